@@ -1,0 +1,10 @@
+#include "compiler.h"
+
+#if defined(LRF_X86_64)
+#define LRF_KERNELS lrf_kernels_avx512
+#define LRF_KERNELS_NAME "avx512"
+#define LRF_KERNELS_TARGET LRF_TARGET_AVX512
+#include "kernels.h"
+#else
+typedef int lrf_no_kernels_avx512; /* ISO C forbids an empty translation unit */
+#endif

@@ -1,0 +1,10 @@
+#include "compiler.h"
+
+#if defined(LRF_AARCH64)
+#define LRF_KERNELS lrf_kernels_neon
+#define LRF_KERNELS_NAME "neon"
+#define LRF_KERNELS_TARGET
+#include "kernels.h"
+#else
+typedef int lrf_no_kernels_neon; /* ISO C forbids an empty translation unit */
+#endif
