@@ -24,12 +24,13 @@ double lrf_one_minus_power(double base, uint64_t exponent)
     const fraction q = (fraction)high << 64 | low;
     fraction power = q;
 
-    for (int bit = 62 - __builtin_clzll(exponent); bit >= 0 && power > 0; bit--) {
+    /* Below 2^-64 the power is lost beside 1. */
+    for (int bit = 62 - __builtin_clzll(exponent); bit >= 0 && power >> 64 > 0; bit--) {
         power = product(power, power);
         if (exponent >> bit & 1)
             power = product(power, q);
     }
-    return power > 0 ? (double)-power / two_to_64 / two_to_64 : 1;
+    return power >> 64 > 0 ? (double)-power / two_to_64 / two_to_64 : 1;
 }
 
 /* Learning rate of update `step` under lr_decay. */

@@ -1,0 +1,122 @@
+"""state_dict and load_state_dict: PyTorch's layout, validated before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _checks
+
+if TYPE_CHECKING:
+    from ._optimizer import Optimizer
+
+
+def save(optimizer: Optimizer) -> dict[str, Any]:
+    """{"state": {i: {"step": int, name: array}}, "param_groups": [{..., "params": [i, ...]}], "updates": int}."""
+    state = {
+        i: {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in tensor.items()}
+        for i, tensor in enumerate(optimizer.state)
+    }
+    groups = []
+    first = 0
+    for group in optimizer.param_groups:
+        count = len(group["params"])
+        settings = {key: value for key, value in group.items() if key != "params"}
+        groups.append({**settings, **optimizer._marks, "params": list(range(first, first + count))})
+        first += count
+    return {"state": state, "param_groups": groups, "updates": optimizer.updates}
+
+
+def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Validates all of it, then writes settings, states, steps and updates."""
+    for key in ("state", "param_groups"):
+        if not isinstance(saved, Mapping) or key not in saved:
+            raise ValueError(f"state_dict: expected a mapping with the key {key!r}")
+    settings = _check_groups(optimizer, saved["param_groups"])
+    order = [i for group in saved["param_groups"] for i in group["params"]]
+    states = [_check_state(optimizer, i, saved["state"].get(key, {})) for i, key in enumerate(order)]
+    known = set(order)
+    for key in saved["state"]:
+        if key not in known:
+            raise ValueError(f"state_dict: state[{key!r}] belongs to no parameter of its groups")
+    steps = [step for step, _ in states]
+    updates = saved.get("updates", max(steps, default=0))
+    if isinstance(updates, bool) or not isinstance(updates, (int, np.integer)) or updates < 0:
+        raise ValueError(f"state_dict: updates: expected an integer >= 0, got {updates!r}")
+
+    for group, loaded in zip(optimizer.param_groups, settings, strict=True):
+        group.update(loaded)
+    for i, (_, arrays) in enumerate(states):
+        for name, own in optimizer._bindings.states[i].items():
+            own[...] = arrays.get(name, optimizer._initial(name, _group_of(optimizer, i)))
+    optimizer._plan.set_progress(steps, int(updates))
+
+
+def _group_of(optimizer: Optimizer, i: int) -> Mapping[str, Any]:
+    for group in optimizer._bindings.groups:
+        if group.first <= i < group.stop:
+            return group.settings
+    raise IndexError(i)
+
+
+def _check_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
+    """The settings to write, per group."""
+    name = type(optimizer).__name__
+    if len(groups) != len(optimizer.param_groups):
+        raise ValueError(f"state_dict: expected {len(optimizer.param_groups)} param_groups, got {len(groups)}")
+    checked = []
+    for i, (own, group) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+        where = f"state_dict: param_groups[{i}]: "
+        if len(group["params"]) != len(own["params"]):
+            raise ValueError(f"{where}expected {len(own['params'])} parameters, got {len(group['params'])}")
+        for key, mark in optimizer._marks.items():
+            if group.get(key, mark) != mark:
+                raise ValueError(f"{where}expected {key}={mark} of {name}, got {group[key]}: another optimizer")
+        settings = {}
+        for key in optimizer.defaults:
+            if key in group:
+                settings[key] = _checks.hyper_parameter(key, group[key], where)
+            elif key in optimizer._not_in_torch:
+                settings[key] = optimizer._not_in_torch[key]
+            else:
+                raise ValueError(f"{where}expected the option {key!r} of {name}, which is missing: another optimizer")
+        for key in optimizer.schedules[i]:
+            settings[key] = own[key]
+        optimizer._check(settings, where)
+        structure = optimizer._structure({**settings, **optimizer.schedules[i]})
+        for key, value in structure.items():
+            if value != optimizer._structures[i][key]:
+                raise ValueError(f"{where}{key}: expected {own[key]!r} as at construction, got {settings[key]!r}")
+        checked.append(settings)
+    return checked
+
+
+def _check_state(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
+    """(step, arrays) of one tensor. PyTorch has no step for SGD, a float step elsewhere, and no state at all for a
+    parameter that never had a gradient."""
+    own = optimizer._bindings.states[i]
+    arrays = {}
+    for name, value in saved.items():
+        label = f"state_dict: state[{i}][{name!r}]"
+        if name == "step" or value is None:
+            continue
+        if name not in own:
+            raise ValueError(f"{label}: {type(optimizer).__name__} has no such state: another optimizer")
+        array = np.asarray(value)
+        if array.dtype != own[name].dtype:
+            raise TypeError(f"{label}: expected dtype {own[name].dtype}, got {array.dtype}")
+        if array.shape != own[name].shape:
+            raise ValueError(f"{label}: expected shape {own[name].shape}, got {array.shape}")
+        arrays[name] = array
+    if saved and "step" in saved and len(arrays) != len(own):
+        missing = next(name for name in own if name not in arrays)
+        raise ValueError(f"state_dict: state[{i}]: expected the state {missing!r}, which is missing")
+    try:
+        step = float(saved.get("step", 1 if arrays else 0))
+    except (TypeError, ValueError):
+        step = -1.0
+    if not (0 <= step < 2.0**63 and step == int(step)):
+        raise ValueError(f"state_dict: state[{i}]['step']: expected an integer >= 0, got {saved['step']!r}")
+    return int(saved.get("step", step)), arrays

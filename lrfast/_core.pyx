@@ -1,0 +1,359 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
+"""The binding to src_c: a plan of bound buffers, single updates, instruction sets. No arithmetic happens here."""
+
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t, SIZE_MAX
+from libc.math cimport isfinite
+from libc.stdlib cimport calloc, free
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
+cimport numpy as cnp
+
+from . import _checks, _fallback
+
+cnp.import_array()
+
+cdef extern from "lrfast.h" nogil:
+    ctypedef int lrf_status
+    ctypedef struct lrf_tensor:
+        void *param
+        void *grad
+        void *state[4]
+        uint64_t count
+        uint64_t step
+    ctypedef struct lrf_group:
+        uint32_t struct_size, rule, dtype, flags
+        lrf_tensor *tensors
+        size_t count
+    ctypedef struct lrf_options:
+        double grad_scale
+    ctypedef struct lrf_report:
+        const char *what
+        size_t group, tensor
+    enum:
+        LRF_OK, LRF_FLOAT32, LRF_FLOAT64
+    lrf_status lrf_group_init(lrf_group *, size_t, int)
+    lrf_status lrf_options_init(lrf_options *, size_t)
+    lrf_status lrf_step(const lrf_group *, size_t, const lrf_options *, lrf_report *)
+    size_t lrf_overlap_scratch_size(const lrf_group *, size_t)
+    lrf_status lrf_check_overlap(const lrf_group *, size_t, void *, size_t, lrf_report *)
+    const char *lrf_status_text(lrf_status)
+    const char *lrf_isa()
+    const char *lrf_isa_name(size_t)
+    lrf_status lrf_set_isa(const char *)
+    size_t lrf_number_offset(const char *)
+    const char *lrf_version()
+
+cdef extern from *:
+    """
+    #define lrfast_compiler __VERSION__
+    """
+    const char *lrfast_compiler
+
+# use_isa("numpy"): plans run on the reference.
+cdef bint numpy_forced = False
+
+
+# ---- instruction sets -------------------------------------------------------------------------------------------
+
+def isa():
+    """The kernels in use."""
+    if numpy_forced:
+        return "numpy"
+    cdef const char *name = lrf_isa()
+    return None if name == NULL else name.decode()
+
+
+def available_isas():
+    """What this machine and build can run, best first."""
+    names = []
+    while lrf_isa_name(len(names)) != NULL:
+        names.append(lrf_isa_name(len(names)).decode())
+    return (*names, "numpy")
+
+
+def set_isa(str name):
+    """Forces kernels for the whole process."""
+    global numpy_forced
+    if name not in available_isas():
+        raise ValueError(f"isa {name!r} is not available here; there are {', '.join(available_isas())}")
+    numpy_forced = name == "numpy"
+    if not numpy_forced:
+        lrf_set_isa(name.encode())
+
+
+def version():
+    """Version of the C library."""
+    return lrf_version().decode()
+
+
+def compiler():
+    """What the extension was built with."""
+    return lrfast_compiler.decode()
+
+
+# ---- groups and tensors -----------------------------------------------------------------------------------------
+
+cdef int set_number(lrf_group *group, str name, double value) except -1:
+    cdef size_t offset = lrf_number_offset(name.encode())
+    if offset == SIZE_MAX:
+        raise KeyError(name)
+    (<double *>(<char *>group + offset))[0] = value
+    return 0
+
+
+cdef int init_group(lrf_group *group, rule, cnp.ndarray like, lrf_tensor *tensors, size_t count) except -1:
+    if lrf_group_init(group, sizeof(lrf_group), rule.id) != LRF_OK:
+        raise SystemError(f"the extension lacks the rule {rule.name}; rebuild it")
+    group.dtype = LRF_FLOAT64 if cnp.PyArray_TYPE(like) == cnp.NPY_DOUBLE else LRF_FLOAT32
+    group.tensors = tensors
+    group.count = count
+    return 0
+
+
+cdef int set_numbers(lrf_group *group, uint32_t flags, dict numbers) except -1:
+    group.flags = flags
+    for name, value in numbers.items():
+        set_number(group, name, value)
+    return 0
+
+
+cdef int bind_tensor(lrf_tensor *tensor, cnp.ndarray param, dict states, rule) except -1:
+    tensor.param = cnp.PyArray_DATA(param)
+    tensor.count = <uint64_t>cnp.PyArray_SIZE(param)
+    for slot, name in enumerate(rule.states):
+        tensor.state[<size_t>slot] = cnp.PyArray_DATA(<cnp.ndarray>states[name]) if name else NULL
+    return 0
+
+
+cdef inline bint fits(object x, cnp.ndarray param) noexcept:
+    """A gradient that the kernels can read as it is, shaped like its parameter."""
+    if not cnp.PyArray_Check(x):
+        return False
+    cdef cnp.ndarray array = <cnp.ndarray>x
+    cdef int n = cnp.PyArray_NDIM(array), i
+    if not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_TYPE(array) != cnp.PyArray_TYPE(param):
+        return False
+    if n != cnp.PyArray_NDIM(param):
+        return False
+    for i in range(n):
+        if cnp.PyArray_DIM(array, i) != cnp.PyArray_DIM(param, i):
+            return False
+    return True
+
+
+cdef refused(lrf_status status, const lrf_report *report):
+    """For what the checks in Python let through, which should be nothing."""
+    what = "" if report.what == NULL else report.what.decode() + ": "
+    return ValueError(f"{what}{lrf_status_text(status).decode()} (group {report.group}, tensor {report.tensor})")
+
+
+# ---- the plan ---------------------------------------------------------------------------------------------------
+
+cdef class Plan:
+    """Buffers bound once, and one call into C per step for all tensors of all groups.
+
+    refresh(group) validates edited settings and returns (flags, numbers).
+    """
+    cdef lrf_group *groups        # one per run of equal dtype within a group
+    cdef lrf_tensor *tensors
+    cdef lrf_options options
+    cdef void *scratch
+    cdef size_t scratch_size
+    cdef Py_ssize_t group_count, tensor_count
+    cdef list params, settings, known_settings, group_of_run, grads
+    cdef object bindings, refresh
+    cdef bint busy
+    cdef readonly uint64_t updates
+
+    def __cinit__(self, bindings, refresh, steps, uint64_t updates):
+        cdef Py_ssize_t i, k
+        runs = bindings.runs()
+        self.bindings, self.refresh = bindings, refresh
+        self.params, self.grads = bindings.params, bindings.grads
+        self.settings = [group.settings for group in bindings.groups]
+        self.known_settings = [None for _ in bindings.groups]
+        self.group_of_run = [group for group, _, _ in runs]
+        self.group_count = len(runs)
+        self.tensor_count = len(self.params)
+        self.groups = <lrf_group *>calloc(max(1, self.group_count), sizeof(lrf_group))
+        self.tensors = <lrf_tensor *>calloc(max(1, self.tensor_count), sizeof(lrf_tensor))
+        if self.groups == NULL or self.tensors == NULL:
+            raise MemoryError()
+        lrf_options_init(&self.options, sizeof(lrf_options))
+        for i, (group, first, stop) in enumerate(runs):
+            rule = bindings.groups[group].rule
+            init_group(&self.groups[i], rule, self.params[first], &self.tensors[<size_t>first], stop - first)
+            for k in range(first, stop):
+                bind_tensor(&self.tensors[k], self.params[k], bindings.states[k], rule)
+        self.scratch_size = lrf_overlap_scratch_size(self.groups, self.group_count)
+        self.scratch = calloc(max(1, self.scratch_size), 1)
+        if self.scratch == NULL:
+            raise MemoryError()
+        self.refresh_changed()
+        self.set_progress(steps, updates)
+        if self.grads is not None:
+            self.bind_grads(self.grads)
+
+    def __dealloc__(self):
+        free(self.groups)
+        free(self.tensors)
+        free(self.scratch)
+
+    def set_progress(self, steps, uint64_t updates):
+        """Completed updates per tensor, and completed step() calls."""
+        cdef Py_ssize_t i
+        for i in range(self.tensor_count):
+            self.tensors[i].step = steps[i]
+        self.updates = updates
+
+    def step_of(self, Py_ssize_t i):
+        """Completed updates of tensor i."""
+        return self.tensors[i].step
+
+    def assign(self, Py_ssize_t index, str key, value, numbers):
+        """Takes over the already checked value of a scheduled setting of a group."""
+        cdef dict settings = <dict>self.settings[index]
+        cdef Py_ssize_t i
+        settings[key] = value
+        self.known_settings[index] = list(settings.values())
+        for i in range(self.group_count):
+            if self.group_of_run[i] == index:
+                for name, x in numbers:
+                    set_number(&self.groups[i], name, x)
+
+    cdef bint unchanged(self, Py_ssize_t index) noexcept:
+        cdef list known = <list>self.known_settings[index]
+        cdef dict settings = <dict>self.settings[index]
+        cdef Py_ssize_t position = 0, i = 0, n
+        cdef PyObject *key
+        cdef PyObject *value
+        if known is None:
+            return False
+        n = len(known)
+        if len(settings) != n:
+            return False
+        while PyDict_Next(settings, &position, &key, &value):
+            if value != <PyObject *>known[i]:
+                return False
+            i += 1
+        return True
+
+    cpdef refresh_changed(self):
+        """Validates groups whose settings were edited and takes their numbers over."""
+        cdef Py_ssize_t index, i
+        for index in range(len(self.settings)):
+            if not self.unchanged(index):
+                flags, numbers = self.refresh(index)
+                for i in range(self.group_count):
+                    if self.group_of_run[i] == index:
+                        set_numbers(&self.groups[i], flags, numbers)
+                self.known_settings[index] = list((<dict>self.settings[index]).values())
+
+    cdef int check_params(self) except -1:
+        cdef Py_ssize_t i
+        cdef size_t k
+        cdef int type_number
+        cdef lrf_tensor *tensor
+        cdef cnp.ndarray param
+        for i in range(self.group_count):
+            type_number = cnp.NPY_DOUBLE if self.groups[i].dtype == LRF_FLOAT64 else cnp.NPY_FLOAT
+            for k in range(self.groups[i].count):
+                tensor = &self.groups[i].tensors[k]
+                param = <cnp.ndarray>self.params[tensor - self.tensors]
+                if (cnp.PyArray_DATA(param) != tensor.param or not cnp.PyArray_ISCARRAY(param)
+                        or cnp.PyArray_TYPE(param) != type_number
+                        or <uint64_t>cnp.PyArray_SIZE(param) != tensor.count):
+                    self.bindings.check_params()
+        return 0
+
+    cdef int bind_grads(self, list grads) except -1:
+        cdef Py_ssize_t i
+        cdef bint moved = False
+        cdef void *data
+        cdef lrf_report report
+        if len(grads) != self.tensor_count:
+            self.bindings.check_grads(grads)
+        for i in range(self.tensor_count):
+            grad = grads[i]
+            if grad is None:
+                data = NULL
+            elif fits(grad, <cnp.ndarray>self.params[i]):
+                data = cnp.PyArray_DATA(<cnp.ndarray>grad)
+            else:
+                self.bindings.check_grads(grads)
+                raise SystemError("unreachable: the gradient was refused without a reason")
+            if data != self.tensors[i].grad:
+                self.tensors[i].grad = data
+                moved = moved or data != NULL
+        if moved and lrf_check_overlap(self.groups, self.group_count, self.scratch, self.scratch_size,
+                                       &report) != LRF_OK:
+            for i in range(self.tensor_count):
+                self.tensors[i].grad = NULL      # so that the next call looks again
+            self.bindings.check_overlap(grads)
+        return 0
+
+    def step(self, list grads, grad_scale):
+        """One update of every tensor that has a gradient; grads None: the bound ones."""
+        if self.busy:
+            raise RuntimeError("step() of this optimizer is already running in another thread")
+        self.busy = True
+        try:
+            self.refresh_changed()
+            if numpy_forced:
+                self.step_by_reference(grads, grad_scale)
+            else:
+                self.step_compiled(grads, grad_scale)
+        finally:
+            self.busy = False
+
+    cdef int step_compiled(self, list grads, grad_scale) except -1:
+        cdef lrf_report report
+        cdef lrf_status status
+        self.options.grad_scale = <double>grad_scale if type(grad_scale) is float else _checks.number(
+            "grad_scale", grad_scale)
+        if not isfinite(self.options.grad_scale):
+            _checks.number("grad_scale", grad_scale)
+        if (grads is None) == (self.grads is None):
+            self.bindings.choose_grads(grads)
+        self.check_params()
+        self.bind_grads(self.grads if grads is None else grads)
+        with nogil:
+            status = lrf_step(self.groups, self.group_count, &self.options, &report)
+        if status != LRF_OK:
+            raise refused(status, &report)
+        self.updates += 1
+        return 0
+
+    cdef int step_by_reference(self, list grads, grad_scale) except -1:
+        steps = [self.tensors[i].step for i in range(self.tensor_count)]
+        self.set_progress(_fallback.reference_step(self.bindings, steps, grads, grad_scale), self.updates + 1)
+        return 0
+
+
+# ---- one tensor -------------------------------------------------------------------------------------------------
+
+def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, uint64_t step, double grad_scale, check):
+    """Update number `step` of one tensor. Numbers are checked; check() raises for arrays that are refused here."""
+    cdef lrf_group group
+    cdef lrf_tensor tensor
+    cdef lrf_options options
+    cdef lrf_report report
+    cdef lrf_status status
+    if not (cnp.PyArray_Check(param) and fits(param, param) and cnp.PyArray_ISCARRAY(<cnp.ndarray>param)
+            and cnp.PyArray_TYPE(<cnp.ndarray>param) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and fits(grad, param)):
+        check()
+    for state in states.values():
+        if not fits(state, param) or not cnp.PyArray_ISCARRAY(<cnp.ndarray>state):
+            check()
+    init_group(&group, rule, param, &tensor, 1)
+    set_numbers(&group, flags, numbers)
+    bind_tensor(&tensor, param, states, rule)
+    tensor.grad = cnp.PyArray_DATA(<cnp.ndarray>grad)
+    tensor.step = step - 1
+    lrf_options_init(&options, sizeof(options))
+    options.grad_scale = grad_scale
+    with nogil:
+        status = lrf_step(&group, 1, &options, &report)
+    if status != LRF_OK:
+        check()
+        raise refused(status, &report)

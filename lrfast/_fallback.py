@@ -1,0 +1,95 @@
+"""Steps by the NumPy reference: where there is no extension, and with LRFAST_ISA=numpy or ``use_isa("numpy")``."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from . import _checks
+from ._bindings import Array, Bindings
+
+Refresh = Callable[[int], tuple[int, dict[str, float]]]
+
+
+class ReferencePlan:
+    """The plan of ``_core.Plan`` without C: the same calls, checks and errors."""
+
+    def __init__(self, bindings: Bindings, refresh: Refresh, steps: Sequence[int], updates: int) -> None:
+        self._bindings = bindings
+        self._refresh = refresh
+        self._settings: list[dict[str, Any]] = [{} for _ in bindings.groups]
+        self._busy = threading.Lock()
+        self.refresh_changed()
+        self.set_progress(steps, updates)
+
+    def set_progress(self, steps: Sequence[int], updates: int) -> None:
+        """Completed updates per tensor, and completed step() calls."""
+        self._steps = list(steps)
+        self.updates = updates
+
+    def step_of(self, i: int) -> int:
+        """Completed updates of tensor i."""
+        return self._steps[i]
+
+    def refresh_changed(self) -> None:
+        """Validates groups whose settings were edited."""
+        for i, group in enumerate(self._bindings.groups):
+            if group.settings != self._settings[i]:
+                self._refresh(i)
+                self._settings[i] = dict(group.settings)
+
+    def assign(self, i: int, key: str, value: Any, numbers: Sequence[tuple[str, float]]) -> None:
+        """Takes over the already checked value of a scheduled setting of group i."""
+        self._bindings.groups[i].settings[key] = value
+        self._settings[i][key] = value
+
+    def step(self, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
+        """One update of every tensor that has a gradient; grads None: the bound ones."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("step() of this optimizer is already running in another thread")
+        try:
+            self.refresh_changed()
+            steps = reference_step(self._bindings, self._steps, grads, grad_scale)
+            self._steps = steps
+            self.updates += 1
+        finally:
+            self._busy.release()
+
+
+def reference_step(
+    bindings: Bindings, steps: Sequence[int], grads: Sequence[Array | None] | None, grad_scale: float
+) -> list[int]:
+    """Checks everything, updates every tensor that has a gradient, returns the new step counts."""
+    grad_scale = _checks.number("grad_scale", grad_scale)
+    grads = bindings.choose_grads(grads)
+    bindings.check_params()
+    bindings.check_grads(grads)
+    bindings.check_overlap(grads)
+    new_steps = list(steps)
+    with _interrupt_deferred():
+        for group in bindings.groups:
+            for i in range(group.first, group.stop):
+                grad = grads[i]
+                if grad is not None:
+                    new_steps[i] += 1
+                    group.update(bindings.params[i], grad, bindings.states[i], new_steps[i], grad_scale, group.settings)
+    return new_steps
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Ctrl-C waits until the step is complete. Only the main thread gets it, so only there it has to be held."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, Any]] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if received and callable(previous):
+            previous(*received[0])

@@ -1,0 +1,364 @@
+"""The machinery under every optimizer class: groups, schedules, state, one call into the plan per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import _checkpoint, _checks, config
+from ._bindings import Array, Bindings, Group, lower, numbers_of
+from ._table import RULES, Rule
+
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+class State(Mapping[str, Any]):
+    """State of one tensor: live arrays under PyTorch's names, and "step", its completed updates.
+
+    Arrays can be written into, not replaced.
+    """
+
+    def __init__(self, optimizer: Optimizer, index: int) -> None:
+        self._optimizer = optimizer
+        self._index = index
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "step":
+            return self._optimizer._plan.step_of(self._index)
+        return self._optimizer._bindings.states[self._index][name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield "step"
+        yield from self._optimizer._bindings.states[self._index]
+
+    def __len__(self) -> int:
+        return 1 + len(self._optimizer._bindings.states[self._index])
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class Optimizer:
+    """Base of all optimizers; use one of its subclasses.
+
+    Parameters
+    ----------
+    params
+        An array, a sequence of arrays, a mapping name -> array, or a list of groups ``{"params": ..., "lr": ...}``.
+        C-contiguous float32 or float64 arrays, which are updated in place. Tensors may differ in dtype and shape.
+    grads
+        None, or gradients to bind: a bare array for a bare array, a mapping for a mapping, otherwise a flat sequence
+        across all groups. Each has the dtype and shape of its parameter. A None among them skips that tensor.
+
+    Every number among the hyper-parameters may be a schedule, that is any callable s(t) of the completed updates t.
+
+    Raises TypeError (not an array, wrong dtype) or ValueError (shape, strides, read-only, overlap, hyper-parameter
+    out of range), always before anything is written.
+    """
+
+    # What a subclass declares: its reference, what its settings are called elsewhere, which marks go into a
+    # state_dict to tell it from a twin with the same settings.
+    _reference: ClassVar[Callable[..., None]]
+    _renamed: ClassVar[Mapping[str, str]] = {}  # setting -> number of the C API
+    _arguments: ClassVar[Mapping[str, str]] = {}  # state -> argument of the reference
+    _marks: ClassVar[Mapping[str, Any]] = {}
+    _not_in_torch: ClassVar[Mapping[str, Any]] = {}  # setting -> what PyTorch's twin means
+    _construction_only: ClassVar[tuple[str, ...]] = ()  # settings that the update does not read
+
+    param_groups: list[dict[str, Any]]
+    schedules: list[dict[str, Any]]
+    state: tuple[State, ...]
+
+    def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any]) -> None:
+        self.defaults = dict(settings)
+        self.param_groups = []
+        self.schedules = []
+        self._structures: list[dict[str, Any]] = []
+        self._keys: list[Any] | None = None
+        self._bare = isinstance(params, np.ndarray)
+        self._takes_list = not self._bare and not isinstance(params, Mapping)
+        labels: list[str] = []
+        arrays: list[Any] = []
+        items, names, keys = _checks.flatten("params", params)
+        if not items:
+            raise ValueError("params: expected at least one array, got none")
+        if any(isinstance(item, dict) for item in items) and keys is None:
+            for group in items:
+                self._append_group(group, arrays, labels)
+        else:
+            self._keys = keys
+            self._append_settings({}, len(items))
+            arrays, labels = items, names
+        self._bind(arrays, labels, self._flatten_grads(grads, len(arrays)), None, [0] * len(arrays), 0)
+
+    # ---- what subclasses decide ------------------------------------------------------------------------------
+
+    @classmethod
+    def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What of the settings decides which states exist, in comparable form; a schedule counts as nonzero."""
+        return {}
+
+    @classmethod
+    def _rule(cls, structure: Mapping[str, Any]) -> str:
+        """The row of the table that updates tensors of this structure."""
+        raise TypeError("Optimizer is a base class: use SGD, Adam, ...")
+
+    @classmethod
+    def _check(cls, settings: Mapping[str, Any], where: str) -> None:
+        """Refuses combinations; single settings are in range already."""
+
+    @classmethod
+    def _initial(cls, state: str, settings: Mapping[str, Any]) -> float:
+        """What a new state is filled with."""
+        return 0.0
+
+    @classmethod
+    def _update(
+        cls,
+        param: Array,
+        grad: Array,
+        states: Mapping[str, Array],
+        step: int,
+        grad_scale: float,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """One update by the reference."""
+        arguments = {cls._arguments.get(name, name): array for name, array in states.items()}
+        options = {key: v for key, v in settings.items() if key != "params" and key not in cls._construction_only}
+        cls._reference(param, grad, **arguments, step=step, grad_scale=grad_scale, **options)
+
+    # ---- public ----------------------------------------------------------------------------------------------
+
+    @property
+    def updates(self) -> int:
+        """Completed ``step()`` calls: the t of every schedule."""
+        return int(self._plan.updates)
+
+    def step(self, grads: Any = None, *, grad_scale: float = 1.0) -> None:
+        """Update every parameter that has a gradient, in place.
+
+        ``grads`` as in the constructor, in the order of the parameters; None where they were bound. Gradients are
+        multiplied by ``grad_scale`` first and only read. Raises TypeError or ValueError before anything is written,
+        RuntimeError if another thread is in ``step()`` of this optimizer.
+        """
+        if grads is not None and not (type(grads) is list and self._takes_list):
+            grads = self._flatten_grads(grads, len(self.state))
+        if self._scheduled:
+            self._apply_schedules()
+        self._plan.step(grads, grad_scale)
+
+    def zero_grad(self) -> None:
+        """Fill the bound gradients with 0. Raises ValueError if none are bound or one is read-only."""
+        grads = self._bindings.grads
+        if grads is None:
+            raise ValueError("zero_grad: expected gradients bound at construction, got none")
+        for i, grad in enumerate(grads):
+            if grad is not None and not grad.flags.writeable:
+                raise ValueError(f"{self._bindings.grad_label(i)}: expected a writable array, got a read-only one")
+        for grad in grads:
+            if grad is not None:
+                grad.fill(0)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Append a group ``{"params": ..., "lr": ..., ...}``; with bound gradients also ``"grads"``.
+
+        Its tensors start at step 0; schedules see the ``updates`` of this optimizer.
+        """
+        group = dict(group)
+        if self._bare or self._keys is not None:
+            raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
+        grads = group.pop("grads", None)
+        old = self._bindings
+        arrays, labels = list(old.params), list(old.labels)
+        before = (len(self.param_groups), len(arrays))
+        try:
+            self._append_group(group, arrays, labels)
+            new_grads = old.grads
+            if old.grads is not None or grads is not None:
+                if old.grads is None:
+                    raise ValueError("grads: expected none, because no gradients were bound at construction")
+                if grads is None:
+                    raise ValueError("grads: expected gradients of the new group, because the others are bound")
+                new_grads = [*old.grads, *_checks.flatten("grads", grads)[0]]
+            steps = [self._plan.step_of(i) for i in range(before[1])] + [0] * (len(arrays) - before[1])
+            self._bind(arrays, labels, new_grads, old.states, steps, self.updates)
+        except BaseException:
+            for groups in (self.param_groups, self.schedules, self._structures):
+                del groups[before[0] :]
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all states and settings, in PyTorch's layout, and ``"updates"``. Schedules are not in it."""
+        return _checkpoint.save(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy a ``state_dict`` into the existing arrays; also one of the PyTorch optimizer of the same name.
+
+        Raises TypeError (dtype) or ValueError (another optimizer, number of tensors, shape, structural option)
+        before anything is written. Scheduled settings stay scheduled.
+        """
+        _checkpoint.load(self, state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        bindings = self._bindings
+        attributes = {k: v for k, v in self.__dict__.items() if k not in ("_bindings", "_plan", "state")}
+        steps = [self._plan.step_of(i) for i in range(len(bindings.params))]
+        bound = (bindings.params, bindings.labels, bindings.grads, bindings.states, steps, self.updates)
+        return {"attributes": attributes, "bound": bound}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.__dict__.update(saved["attributes"])
+        self._bind(*saved["bound"])
+
+    def __repr__(self) -> str:
+        lines = [type(self).__name__ + " ("]
+        for i, group in enumerate(self.param_groups):
+            settings = {k: self.schedules[i].get(k, v) for k, v in group.items() if k != "params"}
+            lines.append(f"  group {i}: {len(group['params'])} tensors, " + ", ".join(f"{k}={v}" for k, v in settings.items()))
+        return "\n".join([*lines, ")"])
+
+    # ---- groups and schedules --------------------------------------------------------------------------------
+
+    def _append_group(self, group: Any, arrays: list[Any], labels: list[str]) -> None:
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f"params: expected groups like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
+        items, _, _ = _checks.flatten("params", group["params"])
+        self._append_settings({key: value for key, value in group.items() if key != "params"}, len(items))
+        labels += [f"params[{len(arrays) + i}]" for i in range(len(items))]
+        arrays += items
+
+    def _append_settings(self, own: Mapping[str, Any], count: int) -> None:
+        where = f"group {len(self.param_groups)}: "
+        for key in own:
+            if key not in self.defaults:
+                raise ValueError(f"{where}unknown option {key!r}; {type(self).__name__} has {', '.join(self.defaults)}")
+        settings = {**self.defaults, **own}
+        scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value)}
+        for key, schedule in scheduled.items():
+            settings[key] = _value_at(key, schedule, 0)
+        for key, value in settings.items():
+            settings[key] = _checks.hyper_parameter(key, value, where)
+        self._check(settings, where)
+        self.param_groups.append({"params": [None] * count, **settings})
+        self.schedules.append(scheduled)
+        self._structures.append(self._structure({**settings, **scheduled}))
+
+    def _refresh(self, index: int) -> tuple[int, dict[str, float]]:
+        """Validates edited settings of a group; returns them as flags and numbers of the C API."""
+        group, where = self.param_groups[index], f"group {index}: "
+        written = self._written[index]
+        missing = [key for key in ("params", *self.defaults) if key not in group]
+        if missing:
+            raise ValueError(f"{where}expected the option {missing[0]!r}, which was removed from param_groups")
+        if group["params"] is not written["params"]:
+            raise ValueError(f"{where}params cannot be replaced; make a new optimizer or use add_param_group")
+        checked = {key: _checks.hyper_parameter(key, group[key], where) for key in self.defaults}
+        for key in self.schedules[index]:
+            if checked[key] != written[key]:
+                raise ValueError(f"{where}{key} follows a schedule and cannot be edited; got {group[key]!r}")
+        structure = self._structure({**checked, **self.schedules[index]})
+        for key, value in structure.items():
+            if value != self._structures[index][key]:
+                raise ValueError(
+                    f"{where}{key} decides which state exists and cannot change after construction; "
+                    f"got {group[key]!r}"
+                )
+        self._check(checked, where)
+        group.update(checked)
+        self._written[index] = dict(group)
+        return lower(self._rule_of(index), checked, self._renamed)
+
+    def _apply_schedules(self) -> None:
+        """Writes the values of update t into the groups; all are checked before the first is written."""
+        t = self.updates
+        self._plan.refresh_changed()  # so that an edited scheduled value is refused, not overwritten
+        values = [
+            (i, key, _checks.hyper_parameter(key, _value_at(key, schedule, t), f"group {i}, schedule at t={t}: "))
+            for i, key, schedule in self._scheduled
+        ]
+        for i, key, value in values:
+            self._plan.assign(i, key, value, numbers_of(key, value, self._renamed))
+            self._written[i][key] = value
+
+    # ---- binding ---------------------------------------------------------------------------------------------
+
+    def _rule_of(self, index: int) -> Rule:
+        return RULES[self._rule(self._structures[index])]
+
+    def _flatten_grads(self, grads: Any, count: int) -> list[Any] | None:
+        if grads is None:
+            return None
+        items, _, keys = _checks.flatten("grads", grads)
+        shape = "a bare array" if self._bare else "a sequence" if self._keys is None else "a mapping"
+        if self._bare != isinstance(grads, np.ndarray) or (keys is None) != (self._keys is None):
+            raise TypeError(f"grads: expected {shape} like params, got {type(grads).__name__}")
+        if self._keys is not None:
+            for key in self._keys:
+                if key not in grads:
+                    raise ValueError(f"grads[{key!r}]: missing; pass None to skip a tensor")
+            for key in grads:
+                if key not in self._keys:
+                    raise ValueError(f"grads[{key!r}]: there is no parameter of that name")
+            items = [grads[key] for key in self._keys]
+        if len(items) != count:
+            raise ValueError(f"grads: expected {count} arrays, one per parameter, got {len(items)}")
+        return items
+
+    def _bind(
+        self,
+        arrays: list[Any],
+        labels: list[str],
+        grads: list[Any] | None,
+        states: list[dict[str, Array]] | None,
+        steps: Sequence[int],
+        updates: int,
+    ) -> None:
+        """Checks all arrays, makes missing states (copies of ``states`` where given) and the plan."""
+        for label, param in zip(labels, arrays, strict=True):
+            _checks.param(label, param)
+        groups: list[Group] = []
+        new_states: list[dict[str, Array]] = []
+        first = 0
+        for index, settings in enumerate(self.param_groups):
+            stop = first + len(settings["params"])
+            rule = self._rule_of(index)
+            groups.append(Group(settings, rule, self._update, first, stop))
+            for i in range(first, stop):
+                known = states[i] if states is not None and i < len(states) else {}
+                new_states.append(
+                    {n: _state_array(arrays[i], known.get(n, self._initial(n, settings))) for n in rule.state_names}
+                )
+            first = stop
+        bindings = Bindings(groups, arrays, labels, new_states, grads)
+        if grads is not None:
+            bindings.check_grads(grads)
+        for group in groups:
+            group.settings["params"][:] = arrays[group.first : group.stop]
+        self._bindings = bindings
+        self._written = [dict(group) for group in self.param_groups]
+        self._scheduled = [(i, key, s) for i, group in enumerate(self.schedules) for key, s in group.items()]
+        self._plan = config.plan_class()(bindings, self._refresh, steps, updates)
+        self.state = tuple(State(self, i) for i in range(len(arrays)))
+
+
+def _is_scheduled(key: str, value: Any) -> bool:
+    return callable(value) or (key == "betas" and isinstance(value, Sequence) and any(callable(b) for b in value))
+
+
+def _value_at(key: str, schedule: Any, t: int) -> Any:
+    """The value of a scheduled setting after t completed updates."""
+    if key == "betas" and isinstance(schedule, Sequence):
+        return tuple(beta(t) if callable(beta) else beta for beta in schedule)
+    return schedule(t)
+
+
+def _state_array(param: Array, content: Array | float) -> Array:
+    """A new array like param, aligned to cache lines, filled with content. Fresh zeros are not touched."""
+    memory = np.zeros(param.nbytes + _ALIGNMENT, np.uint8)
+    offset = -memory.ctypes.data % _ALIGNMENT
+    array = memory[offset : offset + param.nbytes].view(param.dtype).reshape(param.shape)
+    if not isinstance(content, float) or content != 0.0:
+        array[...] = content
+    return array

@@ -1,0 +1,154 @@
+"""Promise 2: compiled kernels give the bits of the reference, on every instruction set, length and alignment.
+
+Each factor is covered in full while the others stay at representative values.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import lrfast
+from cases import CORNERS, VARIANTS, make_grads, make_params, same_bits
+
+DTYPES = [np.float32, np.float64]
+COMPILED = [isa for isa in lrfast.available_isas() if isa != "numpy"]
+LENGTHS = sorted({*range(258), *(2**k + d for k in range(9, 14) for d in (-1, 0, 1))})
+
+
+def run(isa, variant, dtype, n, steps, settings=None, offset=0, grad_scale=1.0):
+    """Parameters and states after some steps, in buffers that begin `offset` elements after a 64-byte boundary."""
+    cls, own = VARIANTS[variant]
+    param = place(make_params(n, dtype), offset)
+    with lrfast.use_isa(isa):
+        optimizer = cls(param, **{**own, **(settings or {})})
+        for t in range(steps):
+            optimizer.step(place(make_grads(n, dtype, seed=t), offset), grad_scale=grad_scale)
+    states = [value for name, value in optimizer.state[0].items() if name != "step"]
+    assert optimizer.state[0]["step"] == optimizer.updates == steps
+    return [param, *states]
+
+
+def place(values, offset):
+    memory = np.zeros(values.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset * values.itemsize
+    out = memory[start : start + values.nbytes].view(values.dtype)
+    out[...] = values
+    return out
+
+
+def assert_equal_to_reference(isa, *args, **kwargs):
+    for got, expected in zip(run(isa, *args, **kwargs), run("numpy", *args, **kwargs), strict=True):
+        assert same_bits(got, expected)
+
+
+def test_there_are_compiled_kernels():
+    assert COMPILED, "the extension is missing: nothing below would be tested"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("isa", COMPILED)
+def test_every_variant_for_100_steps(isa, variant, dtype):
+    assert_equal_to_reference(isa, variant, dtype, 1037, 100)
+
+
+@pytest.mark.parametrize("isa", COMPILED)
+@pytest.mark.parametrize(("variant", "settings"), CORNERS)
+def test_corners_of_hyper_parameters(isa, variant, settings):
+    for dtype in DTYPES:
+        assert_equal_to_reference(isa, variant, dtype, 131, 6, settings)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", COMPILED)
+@pytest.mark.parametrize("variant", ["sgd", "momentum", "adagrad", "rmsprop-centered-momentum", "amsgrad"])
+def test_every_length(isa, variant, dtype):
+    for n in LENGTHS:
+        assert_equal_to_reference(isa, variant, dtype, n, 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", COMPILED)
+def test_every_element_alignment(isa, dtype):
+    for offset in range(64 // np.dtype(dtype).itemsize):
+        assert_equal_to_reference(isa, "adam-decay-maximize", dtype, 77, 3, offset=offset)
+
+
+@pytest.mark.parametrize("isa", COMPILED)
+@pytest.mark.parametrize("grad_scale", [1 / 3, 0.0, -2.0, 1e-30, 2.0**40])
+def test_grad_scale(isa, grad_scale):
+    for variant in VARIANTS:
+        assert_equal_to_reference(isa, variant, np.float32, 67, 4, grad_scale=grad_scale)
+
+
+@pytest.mark.parametrize("isa", COMPILED)
+def test_late_steps(isa):
+    """Bias correction, mean and lr_decay far into a training, through the step counter of a checkpoint."""
+    for variant in VARIANTS:
+        cls, settings = VARIANTS[variant]
+        results = []
+        for name in (isa, "numpy"):
+            param = make_params(200, np.float32)
+            with lrfast.use_isa(name):
+                optimizer = cls(param, **settings)
+                optimizer.step(make_grads(200, np.float32))
+                saved = optimizer.state_dict()
+                for step in (3, 999, 123_456, 2**24 + 1, 2**40, 2**53 + 2):
+                    saved["state"][0]["step"] = step
+                    optimizer.load_state_dict(saved)
+                    optimizer.step(make_grads(200, np.float32, seed=step))
+            results.append(param)
+        assert same_bits(*results)
+
+
+def test_several_tensors_are_like_one_each():
+    """One call for all tensors of all groups and both dtypes gives what single calls give."""
+    for variant, (cls, settings) in VARIANTS.items():
+        sizes = [(5, np.float32), (0, np.float64), (2050, np.float64), (1, np.float32), (1024, np.float32)]
+        together = [make_params(n, dtype, seed=i) for i, (n, dtype) in enumerate(sizes)]
+        alone = [p.copy() for p in together]
+        grads = [make_grads(n, dtype, seed=i) for i, (n, dtype) in enumerate(sizes)]
+        optimizer = cls([{"params": together[:3]}, {"params": together[3:], "lr": 0.5}], **settings)
+        singles = [cls(p, **{**settings, **({"lr": 0.5} if i >= 3 else {})}) for i, p in enumerate(alone)]
+        for _ in range(3):
+            optimizer.step(grads)
+            for single, grad in zip(singles, grads, strict=True):
+                single.step(grad)
+        assert all(same_bits(a, b) for a, b in zip(together, alone, strict=True)), variant
+
+
+def test_functional_is_the_reference():
+    for variant, (cls, settings) in VARIANTS.items():
+        name = cls.__name__.lower()
+        options = {k: v for k, v in settings.items() if k != "initial_accumulator_value"}
+        states = cls(np.zeros(300, np.float32), **settings)._bindings.states[0]
+        results = []
+        for module in (lrfast.functional, lrfast.reference):
+            param = make_params(300, np.float32)
+            arguments = {cls._arguments.get(n, n): s.copy() for n, s in states.items()}
+            for step in range(1, 6):
+                getattr(module, name)(param, make_grads(300, np.float32, step), **arguments, step=step, **options)
+            results.append([param, *arguments.values()])
+        assert all(same_bits(a, b) for a, b in zip(*results, strict=True)), variant
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dead_gradients_leave_no_denormals(dtype):
+    for variant, (cls, settings) in VARIANTS.items():
+        if cls is lrfast.Adagrad or "weight_decay" in settings:
+            continue  # a sum never shrinks, and decay keeps the gradient alive
+        optimizer = cls(np.ones(64, dtype), **{**settings, "lr": 1e-3})
+        optimizer.step(np.full(64, 1e-3, dtype))
+        saved = optimizer.state_dict()
+        for name in saved["state"][0]:
+            if name != "step":
+                saved["state"][0][name][...] = np.finfo(dtype).smallest_normal * 3
+        optimizer.load_state_dict(saved)
+        for _ in range(40_000 if "beta2" in optimizer._rule_of(0).defaults else 3000):
+            optimizer.step(np.zeros(64, dtype))
+        states = [v for n, v in optimizer.state[0].items() if n not in ("step", "max_exp_avg_sq")]
+        smallest = np.finfo(dtype).smallest_normal
+        assert all(np.all((s == 0) | (np.abs(s) >= smallest)) for s in states), variant
+        moving = [v for n, v in optimizer.state[0].items() if n in ("exp_avg", "momentum_buffer", "square_avg")]
+        assert all(np.all(s == 0) for s in moving), variant
