@@ -56,11 +56,11 @@ class BuildWithCore(build_ext):
         )
         (package / "lib").mkdir(exist_ok=True)
         compiler.create_static_lib(objects, "lrfast", output_dir=str(package / "lib"))
-        for extension in self.extensions:
-            extension.extra_objects = objects
         import numpy
 
         for extension in self.extensions:
+            extension.extra_objects = objects
+            extension.depends += objects  # link again when only C changed
             extension.include_dirs += [numpy.get_include(), str(ROOT / "src_c")]
 
     def build_extensions(self):

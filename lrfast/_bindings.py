@@ -46,6 +46,8 @@ class Bindings:
         self.states = states
         self.grads = grads
         self._places = [(p.ctypes.data, p.shape, p.dtype) for p in params]
+        if grads is not None:
+            self.check_grads(grads)
         self.check_overlap(grads or [])
 
     def runs(self) -> list[tuple[int, int, int]]:

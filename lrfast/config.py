@@ -9,19 +9,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from . import _fallback
 
+_extension: Any = None
+_why_no_extension = ""
 try:
-    from . import _core as _extension
+    from . import _core
 
-    _why_no_extension = ""
+    _extension = _core
 except ImportError as error:
-    _extension = None  # type: ignore[assignment]
     _why_no_extension = str(error)
 
 __all__ = ["available_isas", "get_include", "get_library_dir", "isa", "show_config", "use_isa"]
@@ -97,8 +97,8 @@ def plan_class() -> Any:
     return _fallback.ReferencePlan if _extension is None else _extension.Plan
 
 
-def core() -> ModuleType | None:
-    """The extension if compiled kernels are in use."""
+def core() -> Any:
+    """The extension if compiled kernels are in use, otherwise None."""
     return None if isa() == "numpy" else _extension
 
 

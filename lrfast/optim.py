@@ -229,9 +229,7 @@ class Adam(Optimizer):
         maximize: bool = False,
         grads: Any = None,
     ) -> None:
-        settings = dict(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize
-        )
+        settings = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize)
         super().__init__(params, grads, settings)
 
     @classmethod

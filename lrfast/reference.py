@@ -104,10 +104,7 @@ def adagrad(
     """
     c = param.dtype.type
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
-    if accumulate == "mean":
-        s = _second_moment(sum, x, (step - 1) / step)
-    else:
-        s = sum + x * x
+    s = _second_moment(sum, x, (step - 1) / step) if accumulate == "mean" else sum + x * x
     param[...] = param - c(lr / (1 + (step - 1) * lr_decay)) * x / (np.sqrt(s) + c(eps))
     sum[...] = s
 
@@ -277,7 +274,8 @@ def _adam(
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool, grad_scale: float) -> Array:
     """x = grad_scale g + weight_decay p."""
     c = param.dtype.type
-    return c(-grad_scale if maximize else grad_scale) * grad + c(weight_decay) * param
+    x: Array = c(-grad_scale if maximize else grad_scale) * grad + c(weight_decay) * param
+    return x
 
 
 def _second_moment(average: Array, x: Array, decay: float) -> Array:
@@ -288,9 +286,8 @@ def _second_moment(average: Array, x: Array, decay: float) -> Array:
 def _towards(start: Array, end: Array, weight: Any) -> Array:
     """(1 - weight) start + weight end, exact at both ends."""
     difference = end - start
-    if weight < 0.5:
-        return start + weight * difference
-    return end - (type(weight)(1) - weight) * difference
+    near: Array = start + weight * difference if weight < 0.5 else end - (type(weight)(1) - weight) * difference
+    return near
 
 
 def _flush(x: Array) -> Array:

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 __all__ = [
@@ -82,7 +83,7 @@ class polynomial(Schedule):
     def __call__(self, t: int) -> float:
         if t >= self.steps:
             return self.end
-        return self.end + (self.lr - self.end) * (1 - t / self.steps) ** self.power
+        return self.end + (self.lr - self.end) * math.pow(1 - t / self.steps, self.power)
 
 
 def linear(lr: float, end: float, steps: int) -> Schedule:
@@ -250,7 +251,7 @@ def _count(name: str, n: Any, least: int) -> int:
 
 def _increasing(name: str, values: Sequence[int]) -> tuple[int, ...]:
     counts = tuple(_count(name, value, 1) for value in values)
-    if any(a >= b for a, b in zip(counts, counts[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(counts)):
         raise ValueError(f"{name}: expected increasing integers, got {values!r}")
     return counts
 

@@ -2,7 +2,7 @@
 
 #include <float.h>
 
-enum { STATE_SLOTS = 4, BUFFERS = 2 + STATE_SLOTS }; /* param, grad, states */
+enum { STATE_SLOTS = 4, GRAD = 1, BUFFERS = 2 + STATE_SLOTS }; /* param, grad, states */
 
 /* A buffer of `size` bytes; where it belongs. */
 typedef struct span {
@@ -246,7 +246,7 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *
                         .group = i,
                         .tensor = j,
                         .what = names[k],
-                        .written = buffers[k] != tensor->grad,
+                        .written = k != GRAD,
                     };
         }
     }

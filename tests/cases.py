@@ -56,7 +56,18 @@ def make_grads(n: int, dtype: Any, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng([seed, n])
     grads = (rng.standard_normal(n) * 10.0 ** rng.integers(-6, 3, n)).astype(dtype)
     info = np.finfo(dtype)
-    special = [0.0, -0.0, info.smallest_subnormal, -info.smallest_normal, info.max, np.inf, -np.inf, np.nan, 1e-30, 1e30]
+    special = [
+        0.0,
+        -0.0,
+        info.smallest_subnormal,
+        -info.smallest_normal,
+        info.max,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1e-30,
+        1e30,
+    ]
     if n >= 32:
         places = rng.choice(n, len(special), replace=False)
         grads[places] = np.array(special, dtype)

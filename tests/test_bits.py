@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lrfast
+
 from cases import CORNERS, VARIANTS, make_grads, make_params, same_bits
 
 DTYPES = [np.float32, np.float64]
