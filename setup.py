@@ -59,9 +59,10 @@ class BuildWithCore(build_ext):
         import numpy
 
         for extension in self.extensions:
-            extension.extra_objects = objects
-            extension.depends += objects  # link again when only C changed
-            extension.include_dirs += [numpy.get_include(), str(ROOT / "src_c")]
+            extension.include_dirs += [numpy.get_include(), str(ROOT / "src_c"), str(ROOT / "lrfast")]
+            extension.extra_compile_args += CFLAGS
+        self.extensions[0].extra_objects = objects
+        self.extensions[0].depends += objects  # link again when only C changed
 
     def build_extensions(self):
         """No except here: run() decides what a failure means."""
@@ -72,9 +73,9 @@ class BuildWithCore(build_ext):
         return [output for output in super().get_outputs() if os.path.exists(output)]
 
 
-extension = Extension(
-    "lrfast._core",
-    ["lrfast/_core.pyx"],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_26_API_VERSION")],
-)
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildWithCore})
+MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_26_API_VERSION")]
+extensions = [
+    Extension("lrfast._core", ["lrfast/_core.pyx"], define_macros=MACROS),
+    Extension("lrfast._roofline", ["lrfast/_roofline.pyx"], define_macros=MACROS, depends=["lrfast/_roofline.h"]),
+]
+setup(ext_modules=extensions, cmdclass={"build_ext": BuildWithCore})

@@ -44,24 +44,40 @@ unsigned lrf_x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint64_t xcr0)
     return features;
 }
 
-static int runs_here(const lrf_kernels *kernels)
-{
 #if defined(LRF_X86_64)
+static unsigned probe(void)
+{
     uint32_t eax, ebx, ecx, edx, leaf1_ecx;
     uint32_t low = 0, high = 0;
 
-    if (kernels == &lrf_kernels_baseline)
-        return 1;
     if (!__get_cpuid(1, &eax, &ebx, &leaf1_ecx, &edx) || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
         return 0;
     if (leaf1_ecx & (1u << 27)) /* xgetbv exists */
         __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (lrf_x86_features(leaf1_ecx, ebx, (uint64_t)high << 32 | low) &
-            (kernels == &lrf_kernels_avx512 ? LRF_HAS_AVX512 : LRF_HAS_AVX2)) != 0;
+    return lrf_x86_features(leaf1_ecx, ebx, (uint64_t)high << 32 | low);
+}
+#endif
+
+static int runs_here(const lrf_kernels *kernels)
+{
+#if defined(LRF_X86_64)
+    /* Asked once: in a virtual machine cpuid leaves it, which costs tens of microseconds. */
+    enum { ASKED = 1 << 8 };
+    static atomic_uint known_features;
+    unsigned features = atomic_load_explicit(&known_features, memory_order_relaxed);
+
+    if (!features) {
+        features = probe() | ASKED;
+        atomic_store_explicit(&known_features, features, memory_order_relaxed);
+    }
+    if (kernels == &lrf_kernels_avx512)
+        return (features & LRF_HAS_AVX512) != 0;
+    if (kernels == &lrf_kernels_avx2)
+        return (features & LRF_HAS_AVX2) != 0;
 #else
     (void)kernels;
-    return 1;
 #endif
+    return 1;
 }
 
 /* name NULL: the best. */

@@ -7,6 +7,8 @@
 
 enum phase { CLOSED, BEGUN, NORM, UPDATE, FINISHED };
 
+enum { CACHE_LINE = 64, LONG_RUN = 16384 }; /* bytes; elements */
+
 static const double CLIP_EPS = 1e-6; /* as in PyTorch's clip_grad_norm_ */
 
 static size_t tiles_of(const lrf_tensor *tensor)
@@ -60,6 +62,14 @@ static void norm_of_run(const lrf_job *job, const lrf_group *group, const tile_r
     }
 }
 
+/* How many elements come before the first whole cache line of the parameter, where that pays: vectors as wide as a
+ * line would otherwise all straddle two (measured at 40 M elements: SGD 20 % slower). */
+static size_t elements_to_cache_line(const lrf_tensor *tensor, size_t begin, size_t n, size_t element_size)
+{
+    const size_t misaligned = ((uintptr_t)tensor->param + begin * element_size) % CACHE_LINE;
+    return n < LONG_RUN || misaligned == 0 ? 0 : (CACHE_LINE - misaligned) / element_size;
+}
+
 /* Not inlined, so that no arithmetic moves out of the default floating-point environment that lrf_run sets. */
 static LRF_NOINLINE void run_tiles(const lrf_job *job, size_t first, size_t end)
 {
@@ -87,7 +97,11 @@ static LRF_NOINLINE void run_tiles(const lrf_job *job, size_t first, size_t end)
                         lrf_compute_scalars(&scalars, group, scalars_step,
                                             job->options.grad_scale * job->clip_factor);
                     }
-                    update(tensor, skipped * LRF_TILE, elements_from(&run), &scalars);
+                    const size_t begin = skipped * LRF_TILE, n = elements_from(&run);
+                    const size_t head = elements_to_cache_line(tensor, begin, n, lrf_element_size(group));
+                    if (head > 0)
+                        update(tensor, begin, head, &scalars);
+                    update(tensor, begin + head, n - head, &scalars);
                 }
             }
             tile += tiles;

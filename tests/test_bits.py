@@ -76,6 +76,16 @@ def test_every_element_alignment(isa, dtype):
         assert_equal_to_reference(isa, "adam-decay-maximize", dtype, 77, 3, offset=offset)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", COMPILED)
+def test_long_tensors_between_cache_lines(isa, dtype):
+    """Long runs are split so that vectors do not straddle cache lines; the split must not show."""
+    for variant in ("sgd", "adamw-amsgrad"):
+        for n in (16_383, 16_384, 16_385, 20_000):
+            for offset in (0, 1, 64 // np.dtype(dtype).itemsize - 1):
+                assert_equal_to_reference(isa, variant, dtype, n, 2, offset=offset)
+
+
 @pytest.mark.parametrize("isa", COMPILED)
 @pytest.mark.parametrize("grad_scale", [1 / 3, 0.0, -2.0, 1e-30, 2.0**40])
 def test_grad_scale(isa, grad_scale):

@@ -1,0 +1,179 @@
+"""``lrfast bench``: the step beside the same update in NumPy and beside a loop that only streams.
+
+All contenders of a case run alternately in one process, so that what disturbs the machine disturbs all of them.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import lrfast
+
+from . import _numpy_steps, config
+
+RULES = tuple(_numpy_steps.VARIANTS)
+SIZES = (256, 1_024, 16_384, 400_000, 4_000_000, 40_000_000)
+DTYPES = ("float32", "float64")
+HEADLINE = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
+
+_SHORTEST = 200e-6  # seconds: a timing repeats its call until it takes this long
+_SCRATCH_LIMIT = 2_000_000_000  # bytes of arrays per case; more is left out, and said
+
+
+@dataclass(frozen=True)
+class Result:
+    """One rule at one size: seconds per step, minimum and median over the rounds, by contender."""
+
+    rule: str
+    size: int  # elements
+    dtype: str
+    isa: str
+    traffic: int  # bytes that a step has to read and write
+    minimum: dict[str, float]
+    median: dict[str, float]
+    stream_ratio: float | None  # time of the streaming loop / time of the step, median over rounds
+    naive_ratio: float  # time of naive NumPy / time of the step, median over rounds
+    inplace_ratio: float
+
+    @property
+    def ns_per_element(self) -> float:
+        """Median."""
+        return self.median["lrfast"] / max(self.size, 1) * 1e9
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        """Median."""
+        return self.traffic / self.median["lrfast"] / 1e9
+
+
+def run(
+    rules: Sequence[str], sizes: Sequence[int], dtypes: Sequence[str], isas: Sequence[str], rounds: int
+) -> Iterator[Result]:
+    """Measures every combination, one after the other."""
+    for dtype, size, rule in itertools.product(dtypes, sizes, rules):
+        if size * np.dtype(dtype).itemsize * 16 > _SCRATCH_LIMIT * 2:
+            print(f"left out: {rule} {size} {dtype} would need more than {_SCRATCH_LIMIT / 1e9:.0f} GB")
+            continue
+        for isa in isas:
+            yield measure(rule, size, dtype, isa, rounds)
+
+
+def measure(rule: str, size: int, dtype: str, isa: str, rounds: int) -> Result:
+    """One case; all contenders take turns in every round."""
+    rng = np.random.default_rng(0)
+    name, settings = _numpy_steps.VARIANTS[rule]
+    settings = {**settings, "lr": 1e-6}
+    grad = rng.standard_normal(size).astype(dtype)
+    params = [rng.standard_normal(size).astype(dtype) for _ in range(3)]
+    with lrfast.use_isa(isa):
+        optimizer = getattr(lrfast, name)(params[0], grads=grad, **settings)
+        written = [params[0], *(a for a in optimizer.state[0].values() if isinstance(a, np.ndarray))]
+        contenders: dict[str, Callable[[], None]] = {
+            "lrfast": optimizer.step,
+            "naive": _numpy_steps.make_step("naive", rule, params[1], grad, settings),
+            "inplace": _numpy_steps.make_step("inplace", rule, params[2], grad, settings),
+            **_streams(grad, written),
+        }
+        seconds = _take_turns(contenders, rounds)
+    streams = [key for key in seconds if key.startswith("stream")]
+    stream = [min(times) for times in zip(*(seconds[key] for key in streams), strict=True)] if streams else None
+    step = seconds["lrfast"]
+    return Result(
+        rule,
+        size,
+        dtype,
+        isa,
+        (2 * len(written) + 1) * grad.nbytes,
+        {key: min(times) for key, times in seconds.items()},
+        {key: median(times) for key, times in seconds.items()},
+        median(a / b for a, b in zip(stream, step, strict=True)) if stream else None,
+        median(a / b for a, b in zip(seconds["naive"], step, strict=True)),
+        median(a / b for a, b in zip(seconds["inplace"], step, strict=True)),
+    )
+
+
+def overhead(rounds: int) -> list[dict[str, Any]]:
+    """Seconds of a bound step() on 1 and 1,024 elements, where the call itself counts."""
+    rows = []
+    for rule, size in itertools.product(("sgd", "adam"), (1, 1024)):
+        result = measure(rule, size, "float32", lrfast.isa(), rounds)
+        rows.append({"rule": rule, "size": size, "step": result.median["lrfast"], "inplace": result.median["inplace"]})
+    return rows
+
+
+def report(results: Sequence[Result]) -> None:
+    """The table for people."""
+    head = f"{'rule':>25} {'elements':>10} {'dtype':>7} {'isa':>8} {'us/step':>9} {'ns/elem':>8} {'GB/s':>6}"
+    print(f"{head} {'of stream':>9} {'x naive':>8} {'x in-place':>10}")
+    for r in results:
+        stream = "" if r.stream_ratio is None else f"{r.stream_ratio:.0%}"
+        print(
+            f"{r.rule:>25} {r.size:>10,} {r.dtype:>7} {r.isa:>8} {r.median['lrfast'] * 1e6:>9.2f} "
+            f"{r.ns_per_element:>8.3f} {r.gigabytes_per_second:>6.1f} {stream:>9} "
+            f"{r.naive_ratio:>8.1f} {r.inplace_ratio:>10.1f}"
+        )
+    print("\nMedians over rounds. of stream: bandwidth, in per cent of the fastest loop that only reads and writes the")
+    print("same buffers; x: how many times as long NumPy takes, one expression per line or in place with out=.")
+
+
+def to_json(results: Sequence[Result], calls: Sequence[dict[str, Any]]) -> str:
+    """Everything measured, and where it was measured."""
+    provenance = {**(config.show_config("dicts") or {}), "commit": _commit(), "time": time.strftime("%FT%TZ", time.gmtime())}
+    return json.dumps({"provenance": provenance, "results": [asdict(r) for r in results], "calls": calls}, indent=1)
+
+
+def _streams(grad: Any, written: list[Any]) -> dict[str, Callable[[], None]]:
+    """Loops over the memory of these buffers that do nothing but stream, one per compiled instruction set."""
+    try:
+        from ._roofline import Stream
+    except ImportError:
+        return {}
+    floats = [a.view(np.float32) for a in written]
+    return {
+        f"stream {isa}": Stream(isa, grad.view(np.float32), floats)
+        for isa in lrfast.available_isas()
+        if isa != "numpy"
+    }
+
+
+def _take_turns(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    repeats = {}
+    for key, call in contenders.items():
+        call()
+        begin = time.perf_counter()
+        call()
+        repeats[key] = max(1, int(_SHORTEST / max(time.perf_counter() - begin, 1e-9)))
+    seconds: dict[str, list[float]] = {key: [] for key in contenders}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for key, call in contenders.items():
+                loop = itertools.repeat(None, repeats[key])
+                begin = time.perf_counter()
+                for _ in loop:
+                    call()
+                seconds[key].append((time.perf_counter() - begin) / repeats[key])
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,70 @@
+"""``lrfast demo | bench | info``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__, config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of the command ``lrfast`` and of ``python -m lrfast``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="lrfast", description="The optimizer step as a library.")
+    parser.add_argument("--version", action="version", version=f"lrfast {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    demo = commands.add_parser("demo", help="train on handwritten digits with every optimizer and show the result")
+    demo.add_argument("folder", nargs="?", type=Path, default=Path("demo"), help="where to write (default: demo)")
+    demo.add_argument("--quick", action="store_true", help="a few epochs only")
+
+    _add_bench_arguments(commands.add_parser("bench", help="time steps beside NumPy and the memory's speed"))
+
+    commands.add_parser("info", help="what was built and what runs")
+
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "info":
+        config.show_config()
+    elif chosen.command == "demo":
+        from .demo import run
+
+        run(chosen.folder, quick=chosen.quick)
+    else:
+        _bench(chosen)
+    return 0
+
+
+def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
+    from .bench import DTYPES, HEADLINE, RULES, SIZES
+
+    isas = config.available_isas()
+    bench.add_argument("--rules", nargs="+", choices=RULES, default=HEADLINE, metavar="RULE", help=", ".join(RULES))
+    bench.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="N", help="elements per tensor")
+    bench.add_argument("--dtypes", nargs="+", choices=DTYPES, default=("float32",), metavar="DTYPE")
+    bench.add_argument("--isas", nargs="+", choices=isas, default=(config.isa(),), metavar="ISA", help=", ".join(isas))
+    bench.add_argument("--rounds", type=int, default=5, help="medians are over this many (default: 5)")
+    bench.add_argument("--all", action="store_true", help="every rule, dtype and instruction set")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="also write everything with its provenance")
+
+
+def _bench(chosen: argparse.Namespace) -> None:
+    from . import bench
+
+    rules = bench.RULES if chosen.all else chosen.rules
+    dtypes = bench.DTYPES if chosen.all else chosen.dtypes
+    isas = config.available_isas() if chosen.all else chosen.isas
+    config.show_config()
+    calls = bench.overhead(max(chosen.rounds, 5))
+    print("\none bound step():")
+    for call in calls:
+        print(
+            f"  {call['rule']:>5}, {call['size']:>5,} elements: {call['step'] * 1e6:.2f} us "
+            f"(in-place NumPy {call['inplace'] * 1e6:.2f} us)"
+        )
+    print()
+    results = list(bench.run(rules, chosen.sizes, dtypes, isas, chosen.rounds))
+    bench.report(results)
+    if chosen.json:
+        chosen.json.write_text(bench.to_json(results, calls) + "\n", encoding="utf-8")
+        print(f"\nwritten: {chosen.json}")

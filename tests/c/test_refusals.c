@@ -1,0 +1,377 @@
+/* Every refusal: its status, what the report names, and that no byte of any buffer, counter or struct changed. */
+#include "check.h"
+
+enum { COUNT = 8, GAP = 3 * COUNT, BUFFERS = 5 };
+
+/* All that a step might write, in one piece. Group 0 is fine, so that group 1 is refused after much was read; in it
+ * tensor 1 has all the buffers that there are: param, grad, three states. */
+static struct scene {
+    double memory[4][BUFFERS * GAP];
+    double work[8];
+    lrf_tensor tensors[2][2];
+    lrf_group groups[2];
+    lrf_options options;
+} scene, before;
+
+static lrf_tensor *const tensor = &scene.tensors[1][1];
+static lrf_group *const group = &scene.groups[1];
+
+static void **buffer(size_t i)
+{
+    return i == 0 ? &tensor->param : i == 1 ? &tensor->grad : &tensor->state[i - 2];
+}
+
+static const char *const buffer_names[BUFFERS] = {"param", "grad", "momentum_buffer", "square_avg", "grad_avg"};
+
+static void set_scene(uint32_t dtype)
+{
+    const lrf_rule rules[2] = {LRF_ADAM, LRF_RMSPROP_CENTERED_MOMENTUM};
+
+    memset(&scene, 0, sizeof scene);
+    for (size_t i = 0; i < 2; i++) {
+        lrf_group_init(&scene.groups[i], sizeof scene.groups[i], rules[i]);
+        scene.groups[i].dtype = dtype;
+        scene.groups[i].tensors = scene.tensors[i];
+        scene.groups[i].count = 2;
+        for (size_t j = 0; j < 2; j++) {
+            double *const memory = scene.memory[2 * i + j];
+            scene.tensors[i][j] = (lrf_tensor){.param = memory + COUNT,
+                                               .grad = memory + GAP + COUNT,
+                                               .state = {memory + 2 * GAP + COUNT, memory + 3 * GAP + COUNT},
+                                               .count = COUNT,
+                                               .step = 3};
+            if (i == 1)
+                scene.tensors[i][j].state[2] = memory + 4 * GAP + COUNT;
+            for (size_t k = 0; k < BUFFERS * GAP * sizeof(double) / element_size(dtype); k++)
+                put(memory, dtype, k, fabs(number_at(dtype, 2 * i + j, k)));
+        }
+    }
+    lrf_options_init(&scene.options, sizeof scene.options);
+    scene.options.clip_norm = 1;
+    scene.options.work = scene.work;
+    scene.options.work_size = sizeof scene.work;
+    memcpy(&before, &scene, sizeof scene);
+}
+
+/* Both ways to step refuse the scene and leave it as it is; then a new one is set. */
+static void expect_at(lrf_status status, const char *what, size_t group_index, size_t tensor_index)
+{
+    lrf_job job;
+    lrf_report report = {0};
+    const uint32_t dtype = before.groups[0].dtype;
+
+    describe("%s, expecting %s", what, lrf_status_text(status));
+    memcpy(&before, &scene, sizeof scene);
+    CHECK(lrf_step(scene.groups, 2, &scene.options, NULL) == status);
+    CHECK(lrf_step(scene.groups, 2, &scene.options, &report) == status);
+    CHECK(report.what && strcmp(report.what, what) == 0);
+    CHECK(report.group == group_index && report.tensor == tensor_index);
+    CHECK(isnan(report.grad_norm) && report.clip_factor == 1 && report.updated == 0);
+    CHECK(lrf_begin(&job, scene.groups, 2, &scene.options, &report) == status);
+    CHECK(lrf_next(&job) == 0);
+    lrf_run(&job, 0, 1);
+    CHECK(lrf_end(&job, &report) == LRF_UNFINISHED);
+    CHECK(memcmp(&before, &scene, sizeof scene) == 0);
+    set_scene(dtype);
+}
+
+static void expect(lrf_status status, const char *what)
+{
+    expect_at(status, what, 1, 1);
+}
+
+static void accept(const char *what)
+{
+    const uint32_t dtype = before.groups[0].dtype;
+    describe("%s, expecting success", what);
+    CHECK(lrf_step(scene.groups, 2, &scene.options, NULL) == LRF_OK);
+    CHECK(memcmp(&before, &scene, sizeof scene) != 0);
+    set_scene(dtype);
+}
+
+static void structs(void)
+{
+    static const uint32_t wrong[] = {0, sizeof(lrf_group) - 8, sizeof(lrf_group) + 8, sizeof(lrf_options) + 8};
+    lrf_group fresh_group;
+    lrf_options fresh_options;
+
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        group->struct_size = wrong[i];
+        expect_at(LRF_BAD_STRUCT, "struct_size", 1, 0);
+        scene.options.struct_size = wrong[i];
+        expect_at(LRF_BAD_STRUCT, "options.struct_size", 0, 0);
+        describe("init with size %u", wrong[i]);
+        memset(&fresh_group, 0x55, sizeof fresh_group);
+        memset(&fresh_options, 0x55, sizeof fresh_options);
+        CHECK(lrf_group_init(&fresh_group, wrong[i], LRF_ADAM) == LRF_BAD_STRUCT);
+        CHECK(lrf_options_init(&fresh_options, wrong[i]) == LRF_BAD_STRUCT);
+        CHECK(fresh_group.struct_size == 0x55555555 && fresh_options.struct_size == 0x55555555);
+    }
+    describe("init");
+    CHECK(lrf_group_init(&fresh_group, sizeof fresh_group, LRF_NO_RULE) == LRF_BAD_RULE);
+    CHECK(lrf_group_init(&fresh_group, sizeof fresh_group, (lrf_rule)1000) == LRF_BAD_RULE);
+    CHECK(fresh_group.struct_size == 0x55555555);
+    CHECK(lrf_group_init(NULL, sizeof fresh_group, LRF_ADAM) == LRF_NULL_POINTER);
+    CHECK(lrf_options_init(NULL, sizeof fresh_options) == LRF_NULL_POINTER);
+}
+
+static void rules_and_dtypes(void)
+{
+    static const uint32_t wrong[] = {0, 1000, UINT32_MAX};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        group->rule = wrong[i];
+        expect_at(LRF_BAD_RULE, "rule", 1, 0);
+        group->dtype = wrong[i];
+        expect_at(LRF_BAD_DTYPE, "dtype", 1, 0);
+    }
+    group->dtype = 3;
+    expect_at(LRF_BAD_DTYPE, "dtype", 1, 0);
+}
+
+static void set_number(const char *name, double x)
+{
+    memcpy((char *)group + lrf_number_offset(name), &x, sizeof x);
+}
+
+static void numbers(void)
+{
+    static const char *const any_sign[] = {"dampening"};
+    static const char *const from_zero[] = {"lr",       "weight_decay", "decoupled_weight_decay",
+                                            "momentum", "eps",          "lr_decay"};
+    static const char *const below_one[] = {"alpha", "beta1", "beta2"};
+    static const double never[] = {NAN, INFINITY, -INFINITY};
+
+#define EACH(i, array) for (size_t i = 0; i < sizeof array / sizeof array[0]; i++)
+    EACH(k, never) {
+        EACH(i, any_sign) {
+            set_number(any_sign[i], never[k]);
+            expect_at(LRF_BAD_NUMBER, any_sign[i], 1, 0);
+        }
+        EACH(i, from_zero) {
+            set_number(from_zero[i], never[k]);
+            expect_at(LRF_BAD_NUMBER, from_zero[i], 1, 0);
+        }
+        EACH(i, below_one) {
+            set_number(below_one[i], never[k]);
+            expect_at(LRF_BAD_NUMBER, below_one[i], 1, 0);
+        }
+        scene.options.grad_scale = never[k];
+        expect_at(LRF_BAD_NUMBER, "options.grad_scale", 0, 0);
+        scene.options.clip_norm = never[k];
+        expect_at(LRF_BAD_NUMBER, "options.clip_norm", 0, 0);
+    }
+    EACH(i, from_zero) {
+        set_number(from_zero[i], -5e-324);
+        expect_at(LRF_BAD_NUMBER, from_zero[i], 1, 0);
+        set_number(from_zero[i], 0);
+        accept(from_zero[i]);
+    }
+    EACH(i, below_one) {
+        set_number(below_one[i], -5e-324);
+        expect_at(LRF_BAD_NUMBER, below_one[i], 1, 0);
+        set_number(below_one[i], 1);
+        expect_at(LRF_BAD_NUMBER, below_one[i], 1, 0);
+        set_number(below_one[i], 0);
+        accept(below_one[i]);
+        set_number(below_one[i], 1 - ldexp(1, -53));
+        accept(below_one[i]);
+    }
+    EACH(i, any_sign) {
+        set_number(any_sign[i], -2);
+        accept(any_sign[i]);
+    }
+#undef EACH
+    scene.options.clip_norm = -1;
+    expect_at(LRF_BAD_NUMBER, "options.clip_norm", 0, 0);
+    scene.options.grad_scale = -3;
+    accept("options.grad_scale");
+}
+
+/* Every rule with every single flag, and the pairs that contradict each other. */
+static void flags(void)
+{
+    for (size_t i = 0; lrf_rule_at(i); i++) {
+        const lrf_rule_info *row = lrf_rule_at(i);
+        const uint32_t rule = row->id;
+        const struct {
+            uint32_t flags;
+            int allowed;
+            const char *what;
+        } cases[] = {
+            {LRF_MAXIMIZE, 1, "flags"},
+            {LRF_NESTEROV, rule == LRF_MOMENTUM, "flags: LRF_NESTEROV"},
+            {LRF_NESTEROV | LRF_MAXIMIZE, rule == LRF_MOMENTUM, "flags: LRF_NESTEROV"},
+            {LRF_FIRST_GRADIENT, rule == LRF_RMSPROP || rule == LRF_RMSPROP_MOMENTUM, "flags: LRF_FIRST_GRADIENT"},
+            {LRF_MEAN, rule == LRF_RMSPROP, "flags: LRF_MEAN"},
+            {LRF_MEAN | LRF_FIRST_GRADIENT, 0, "flags: LRF_FIRST_GRADIENT"},
+            {16, 0, "flags"},
+            {1u << 31, 0, "flags"},
+        };
+        for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+            group->rule = rule;
+            group->momentum = 0.9;
+            group->flags = cases[k].flags;
+            if (cases[k].allowed)
+                accept(cases[k].what);
+            else
+                expect_at(LRF_BAD_FLAGS, cases[k].what, 1, 0);
+        }
+    }
+    group->rule = LRF_MOMENTUM;
+    group->flags = LRF_NESTEROV;
+    group->momentum = 0;
+    expect_at(LRF_BAD_FLAGS, "flags: LRF_NESTEROV", 1, 0);
+    group->rule = LRF_MOMENTUM;
+    group->flags = LRF_NESTEROV;
+    group->dampening = 0.1;
+    expect_at(LRF_BAD_FLAGS, "flags: LRF_NESTEROV", 1, 0);
+    scene.options.flags = 2;
+    expect_at(LRF_BAD_FLAGS, "options.flags", 0, 0);
+}
+
+static void pointers(void)
+{
+    lrf_report report;
+
+    group->tensors = NULL;
+    expect_at(LRF_NULL_POINTER, "tensors", 1, 0);
+    for (size_t i = 0; i < BUFFERS; i++) {
+        for (size_t shift = 1; shift < element_size(group->dtype); shift++) {
+            *buffer(i) = (char *)*buffer(i) + shift;
+            expect(LRF_MISALIGNED, buffer_names[i]);
+        }
+        if (i != 1) {
+            *buffer(i) = NULL;
+            expect(LRF_NULL_POINTER, buffer_names[i]);
+        }
+    }
+    tensor->grad = NULL;
+    accept("a skipped tensor");
+    tensor->grad = tensor->param = NULL;
+    accept("a skipped tensor without parameter");
+    group->tensors = NULL;
+    group->count = 0;
+    accept("an empty group");
+
+    describe("no groups, no job");
+    CHECK(lrf_step(NULL, 1, &scene.options, &report) == LRF_NULL_POINTER && strcmp(report.what, "groups") == 0);
+    CHECK(lrf_begin(NULL, scene.groups, 2, &scene.options, &report) == LRF_NULL_POINTER);
+    CHECK(strcmp(report.what, "job") == 0);
+}
+
+static void counts(void)
+{
+    const size_t size = element_size(group->dtype);
+    const uint64_t wrong[] = {UINT64_MAX, UINT64_MAX / size + 1, (uint64_t)PTRDIFF_MAX / size + 1};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        tensor->count = wrong[i];
+        expect(LRF_BAD_COUNT, "count");
+    }
+    /* It would fit anywhere but here: buffers end beyond the last address. */
+    for (size_t i = 0; i < BUFFERS; i++)
+        *buffer(i) = (void *)(UINTPTR_MAX - (uintptr_t)(8 * COUNT) * (i + 1) + 1);
+    tensor->count = 8 * (BUFFERS + 1) * COUNT / size;
+    expect(LRF_BAD_COUNT, "count");
+}
+
+static void overlap_within_a_tensor(void)
+{
+    const int n = COUNT;
+    const int shifts[] = {0, 1, -1, n / 2, n - 1, 1 - n};
+
+    for (size_t i = 0; i < BUFFERS; i++)
+        for (size_t j = 0; j < BUFFERS; j++) {
+            const char *later = buffer_names[i > j ? i : j];
+            const ptrdiff_t size = (ptrdiff_t)element_size(group->dtype);
+            if (i == j)
+                continue;
+            for (size_t k = 0; k < sizeof shifts / sizeof shifts[0]; k++) {
+                *buffer(j) = (char *)*buffer(i) + shifts[k] * size;
+                expect(LRF_OVERLAP, later);
+            }
+            *buffer(j) = (char *)*buffer(i) + n * size;
+            accept("neighbours behind each other");
+            *buffer(j) = (char *)*buffer(i) - n * size;
+            accept("neighbours before each other");
+        }
+}
+
+static void work_memory(void)
+{
+    const size_t needed = lrf_work_size(scene.groups, 2, &scene.options);
+
+    describe("lrf_work_size");
+    CHECK(needed == 4 * sizeof(double)); /* one tile per tensor */
+    scene.options.work = NULL;
+    expect_at(LRF_BAD_WORK, "options.work", 0, 0);
+    scene.options.work = (char *)scene.work + 4;
+    expect_at(LRF_BAD_WORK, "options.work", 0, 0);
+    scene.options.work_size = needed - 1;
+    expect_at(LRF_BAD_WORK, "options.work", 0, 0);
+    scene.options.work_size = 0;
+    expect_at(LRF_BAD_WORK, "options.work", 0, 0);
+    scene.options.work_size = needed;
+    accept("just enough work memory");
+    scene.options.clip_norm = 0;
+    scene.options.work = NULL;
+    accept("no work memory where none is needed");
+    scene.options.clip_norm = 0;
+    scene.options.flags = LRF_GRAD_NORM;
+    scene.options.work_size = needed - 1;
+    expect_at(LRF_BAD_WORK, "options.work", 0, 0);
+}
+
+/* Nothing is written before the last phase, and counters move once. */
+static void unfinished(void)
+{
+    lrf_job job;
+    lrf_report report = {.updated = 77};
+
+    describe("lrf_end too early");
+    CHECK(lrf_begin(&job, scene.groups, 2, &scene.options, NULL) == LRF_OK);
+    CHECK(lrf_end(&job, &report) == LRF_UNFINISHED);
+    CHECK(lrf_next(&job) == 1);
+    CHECK(lrf_end(&job, &report) == LRF_UNFINISHED);
+    lrf_run(&job, 0, 1);
+    CHECK(lrf_end(&job, &report) == LRF_UNFINISHED && report.updated == 77);
+    memcpy(before.work, scene.work, sizeof scene.work);
+    CHECK(memcmp(&before, &scene, sizeof scene) == 0);
+    CHECK(lrf_next(&job) == 1);
+    CHECK(lrf_end(&job, &report) == LRF_UNFINISHED);
+    CHECK(memcmp(&before, &scene, sizeof scene) == 0);
+    lrf_run(&job, 0, 1);
+    CHECK(lrf_end(&job, &report) == LRF_UNFINISHED);
+    CHECK(memcmp(before.tensors, scene.tensors, sizeof scene.tensors) == 0);
+    CHECK(memcmp(before.memory, scene.memory, sizeof scene.memory) != 0);
+    CHECK(lrf_next(&job) == 0);
+    CHECK(lrf_next(&job) == 0);
+
+    describe("lrf_end, and again");
+    memcpy(&before, &scene, sizeof scene);
+    lrf_run(&job, 0, 1);
+    CHECK(memcmp(&before, &scene, sizeof scene) == 0);
+    CHECK(lrf_end(&job, &report) == LRF_OK && report.updated == 4);
+    CHECK(tensor->step == 4);
+    CHECK(lrf_end(&job, &report) == LRF_UNFINISHED);
+    CHECK(tensor->step == 4);
+    set_scene(before.groups[0].dtype);
+}
+
+int main(void)
+{
+    static const uint32_t dtypes[] = {LRF_FLOAT32, LRF_FLOAT64};
+    for (size_t i = 0; i < 2; i++) {
+        set_scene(dtypes[i]);
+        accept("the scene as it is");
+        structs();
+        rules_and_dtypes();
+        numbers();
+        flags();
+        pointers();
+        counts();
+        overlap_within_a_tensor();
+        work_memory();
+        unfinished();
+    }
+    return result();
+}
