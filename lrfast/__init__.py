@@ -1,18 +1,12 @@
 """lrfast: the optimizer step as a library. Fused, in-place parameter updates for NumPy arrays."""
 
-from . import functional, reference, schedules
+from . import functional, optim, reference, schedules
 from .config import available_isas, get_include, get_library_dir, isa, show_config, use_isa
-from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from .optim import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Optimizer",
-    "RMSprop",
     "available_isas",
     "functional",
     "get_include",
@@ -23,3 +17,4 @@ __all__ = [
     "show_config",
     "use_isa",
 ]
+__all__ += optim.__all__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from . import _lecture
 from ._lecture import Descent
+from ._training import Result
 
 __all__ = ["FAMILIES", "draw_lecture", "draw_training"]
 
@@ -30,7 +31,7 @@ _DASHES: tuple[Any, ...] = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5,
 _GREY = "#c4c8cc"
 _HEIGHTS = ("#f7fafc", "#edf2f6", "#e1e9f0", "#d3dfe9", "#c3d4e2", "#b1c7d9", "#9fbad0")
 _INK = "#1f2933"
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": "#8a949e",
     "axes.grid": True,
     "axes.labelcolor": _INK,
@@ -47,41 +48,41 @@ _STYLE = {
 }
 
 
-def draw_training(curves: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], folder: Path) -> None:
-    """``curves[quantity][family][name]`` holds values per epoch; writes ``<quantity>-<family>.svg`` for each.
+def draw_training(results: Sequence[Result], folder: Path) -> None:
+    """Writes ``<quantity>-<family>.svg`` for loss, grad_norm and test_accuracy and each family.
 
-    The quantities are loss, grad_norm and test_accuracy. All families of one quantity share their axes, and each
-    picture shows the other families in grey.
+    All families of a quantity share their axes: each picture shows the others in grey.
     """
-    for quantity, families in curves.items():
-        for family, chosen in families.items():
+    for quantity in ("loss", "grad_norm", "test_accuracy"):
+        for family in FAMILIES:
             with matplotlib.rc_context(_STYLE):
-                figure, axes = _new(3.4, legend=2)
-                for other, lines in families.items():
-                    if other != family:
-                        for values in lines.values():
-                            axes.plot(values, color=_GREY, linewidth=0.9)
-                for (name, values), colour, dashes in zip(chosen.items(), _COLOURS, _DASHES, strict=False):
-                    axes.plot(values, color=colour, linestyle=dashes, linewidth=1.9, label=name)
-                _label_training(axes, quantity)
-                axes.set_xlabel("epoch")
-                axes.margins(x=0.01)
-                _legend_above(figure, columns=2)
-                _save(figure, folder / f"{quantity}-{family}.svg")
+                _save(_training_curves(results, quantity, family), folder / f"{quantity}-{family}.svg")
 
 
-def _label_training(axes: Any, quantity: str) -> None:
+def _training_curves(results: Sequence[Result], quantity: str, family: str) -> Figure:
+    figure, axes = _new(3.4, legend=2)
+    styles = zip(_COLOURS, _DASHES, strict=True)
+    for result in sorted(results, key=lambda result: result.contestant.family == family):  # its own on top
+        curve = result.curve(quantity)
+        if result.contestant.family != family:
+            axes.plot(curve, color=_GREY, linewidth=0.9)
+        else:
+            colour, dashes = next(styles)
+            axes.plot(curve, color=colour, linestyle=dashes, linewidth=1.9, label=result.contestant.name)
     if quantity == "test_accuracy":
         axes.set_ylim(0.9, 1.0)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_ylabel("test accuracy")
     else:
         axes.set_yscale("log")
-        axes.set_ylabel({"loss": "training loss", "grad_norm": "gradient norm"}[quantity])
+    axes.set_xlabel("epoch")
+    axes.set_ylabel({"loss": "training loss", "grad_norm": "gradient norm", "test_accuracy": "test accuracy"}[quantity])
+    axes.margins(x=0.01)
+    _legend_above(figure, columns=2)
+    return figure
 
 
 def draw_lecture(bouncing: Descent, crawling: Descent, adaptive: Descent, folder: Path) -> None:
-    """Writes ``l1-loss.svg``, ``l1-grad_norm.svg``, ``l1-path.svg``, ``l3-paths.svg``, ``l4-path.svg``, ``l4-rates.svg``."""
+    """Writes ``l1-loss``, ``l1-grad_norm``, ``l1-path``, ``l3-paths``, ``l4-path`` and ``l4-rates``, as SVG."""
     with matplotlib.rc_context(_STYLE):
         _save(_l1_series(bouncing.losses, "loss", "{:.2f}"), folder / "l1-loss.svg")
         _save(_l1_series(bouncing.grad_norms, "gradient norm", "{:.1f}"), folder / "l1-grad_norm.svg")
@@ -138,9 +139,11 @@ def _l3_paths(bouncing: Descent, crawling: Descent) -> Figure:
 def _l4_path(adaptive: Descent) -> Figure:
     figure, axes = _new(3.4, legend=2)
     _bowl(axes)
-    axes.plot(*adaptive.path.T, color=_COLOURS[2], linewidth=2)
-    axes.plot(*adaptive.path[::100].T, color=_COLOURS[2], linestyle="none", marker="o", markersize=4)
-    axes.plot([], [], color=_COLOURS[2], marker="o", markersize=4, label="a dot every 100 updates")
+    axes.plot(
+        *adaptive.path.T, color=_COLOURS[2], linewidth=2, label=r"$\eta = 0.01$ divided by $\sigma$, 2,000 updates"
+    )
+    dots = adaptive.path[::100]
+    axes.plot(*dots.T, color=_COLOURS[2], linestyle="none", marker="o", markersize=4, label="every 100th update")
     _mark_ends(axes)
     _legend_above(figure, columns=1)
     return figure
@@ -152,7 +155,7 @@ def _l4_rates(adaptive: Descent) -> Figure:
     axes.plot(updates, adaptive.rates[:, 0], color=_COLOURS[0], linewidth=2, label="x, the flat direction")
     axes.plot(updates, adaptive.rates[:, 1], color=_COLOURS[1], linewidth=2, label="y, the steep direction")
     axes.axhline(0.01, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate("0.01: the one rate of L1", (1000, 0.01), (0, 5), textcoords="offset points", ha="center")
+    axes.annotate("0.01: one rate for both", (1000, 0.01), (0, 5), textcoords="offset points", ha="center")
     axes.set_yscale("log")
     axes.set_xlabel("update")
     axes.set_ylabel(r"effective rate $\eta / \sigma$")

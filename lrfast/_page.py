@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 import lrfast
 
@@ -15,33 +18,35 @@ from ._training import BATCH, SIZES, Result
 __all__ = ["write_page"]
 
 
-def write_page(results: Sequence[Result], bouncing: Descent, crawling: Descent, adaptive: Descent, folder: Path) -> Path:
+def write_page(
+    results: Sequence[Result], bouncing: Descent, crawling: Descent, adaptive: Descent, folder: Path
+) -> Path:
     """Write ``index.html`` into the folder of the pictures; returns its path."""
-    body = _introduction(results) + _table(results) + _training(results) + _lecture(bouncing, crawling, adaptive)
+    body = _introduction(results) + _table(results) + _trainings() + _lecture(bouncing, crawling, adaptive)
     page = folder / "index.html"
     page.write_text(_PAGE.replace("BODY", body), encoding="utf-8")
     return page
 
 
 def _introduction(results: Sequence[Result]) -> str:
-    facts = lrfast.show_config(mode="dicts") or {}
+    processor = str((lrfast.show_config(mode="dicts") or {}).get("processor", "an unknown processor"))
     runs, epochs = len(results[0].histories), len(results[0].histories[0].loss) - 1
-    parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(SIZES, SIZES[1:], strict=False))
+    parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(SIZES))
     trainings = "one training" if runs == 1 else f"the mean of {runs} trainings from different starts and splits"
     return f"""
 <h1>lrfast: the demo</h1>
 <p>{_words(len(results))} optimizers train the same small network to read handwritten digits: 1,797 real images of
 8 &times; 8 grey values (UCI, shipped with scikit-learn), 1,437 to learn from and 360 that the network never sees and is
-tested with. The network, {" &ndash; ".join(str(size) for size in SIZES)} units with {parameters:,} parameters, and its
-backward pass are plain NumPy; the step of the optimizer is a compiled kernel of lrfast. Each result is {trainings}
-of {epochs} epochs in batches of {BATCH}. The learning rate rises from 0 to its peak during the first tenth of the updates
-(warm-up) and then falls back to 0 along a cosine (decay).</p>
-<p class="small">Computed by <code>lrfast demo</code>, lrfast {escape(lrfast.__version__)}, on
-{escape(str(facts.get("processor", "an unknown processor")))}: {_what_runs()}, NumPy {escape(str(facts.get("numpy")))}.</p>
+tested with. The network, {" &ndash; ".join(str(size) for size in SIZES)} units with {parameters:,} parameters, and
+its backward pass are plain NumPy; the step of the optimizer is a call of lrfast. Each result is {trainings} of {epochs}
+epochs in batches of {BATCH}. The learning rate rises from 0 to its peak during the first tenth of the updates (warm-up)
+and then falls back to 0 along a cosine (decay).</p>
+<p class="small">Computed by <code>lrfast demo</code>, lrfast {escape(lrfast.__version__)}, on {escape(processor)}:
+{_what_ran()}, NumPy {escape(np.__version__)}.</p>
 """
 
 
-def _what_runs() -> str:
+def _what_ran() -> str:
     isa = lrfast.isa()
     return "no compiled kernels, the NumPy reference ran" if isa == "numpy" else f"{escape(isa)} kernels"
 
@@ -49,22 +54,22 @@ def _what_runs() -> str:
 def _table(results: Sequence[Result]) -> str:
     rows = []
     for result in results:
-        test, time = result.final("test_accuracy"), result.step_time
+        time = result.step_time
         rows.append(
-            f"<tr><th scope=row>{escape(result.contestant.name)}<code>{escape(result.contestant.code)}</code></th>"
-            f"<td>{_percent(_mean(result.final('train_accuracy')))}</td>"
-            f"<td><b>{_percent(_mean(test))}</b></td>"
+            f"<tr><th scope=row>{escape(result.contestant.name)}<code>{_breakable(result.contestant.code)}</code></th>"
+            f"<td>{_percent(result.final('train_accuracy'))}</td>"
+            f"<td><b>{_percent(result.final('test_accuracy'))}</b></td>"
             f"<td>{1e6 * time.lrfast:.1f}</td><td>{1e6 * time.numpy:.1f}</td><td><b>{time.ratio:.1f}</b></td></tr>"
         )
-    worst = min(min(result.final("test_accuracy")) for result in results)
+    worst = min(history.test_accuracy[-1] for result in results for history in result.histories)
     return f"""
 <h2>Results</h2>
-<p>Accuracy is the share of images read correctly at the end; with 360 test images, one image is 0.3 %, so differences
-of less than a per cent are chance. The lowest test accuracy in any single training was {_percent(worst)} %. Time is what
-one optimizer step for the whole network takes, in millionths of a second: by lrfast in one call, and by the same update
-in careful in-place NumPy without temporaries. They took turns in one process; the numbers are medians. The ratio says how
-many times faster lrfast is. This network fits into the cache, and part of the gain is that lrfast needs one call where
-NumPy needs up to 100.</p>
+<p>Accuracy is the share of images read correctly at the end. With 360 test images, one image is 0.3 %, so differences
+of less than a per cent are chance. The lowest test accuracy of any single training was {_percent(worst)} %.</p>
+<p>Time is what one optimizer step for the whole network takes, in millionths of a second: by lrfast, and by the same
+update in careful in-place NumPy without temporaries. They took turns in one process; the numbers are medians. The ratio
+says how many times faster lrfast is. The network is small enough for the cache, and part of the gain is that lrfast
+needs one call where NumPy needs many: for Adam 12 for each of the {2 * (len(SIZES) - 1)} arrays.</p>
 <div class=scroll><table>
 <thead><tr><th scope=col rowspan=2>Optimizer</th><th scope=colgroup colspan=2>accuracy, %</th>
 <th scope=colgroup colspan=2>step, &micro;s</th><th scope=col rowspan=2>ratio</th></tr>
@@ -75,23 +80,25 @@ NumPy needs up to 100.</p>
 """
 
 
-def _training(results: Sequence[Result]) -> str:
+def _trainings() -> str:
     return f"""
 <h2>The trainings</h2>
 <p>Three families: gradient descent, with and without momentum; methods that divide each step by the size of past
-gradients; and Adam, which does both. Each picture shows one family in colour and the others in grey, on the same axes.</p>
+gradients; and Adam, which does both. Each picture shows one family in colour and the others in grey, on the same
+axes.</p>
 <h3>Loss</h3>
 <p>What training makes small: the cross-entropy over all training images. Its axis is logarithmic, so that a straight
 line down means a constant factor per epoch.</p>
 {_panels("loss", "Training loss after each epoch.")}
 <h3>Gradient norm</h3>
 <p>How steep the loss is where the network stands: the length of the gradient over all training images. Where the loss
-stops falling, this tells why. A small norm means that training has arrived somewhere flat; a large one, that it bounces.
-Here it falls together with the loss: these trainings arrive.</p>
+stops falling, this tells why. A small norm means that training has arrived somewhere flat; a large one, that it
+bounces. Here it falls together with the loss: these trainings arrive.</p>
 {_panels("grad_norm", "Length of the gradient of the training loss after each epoch.")}
 <h3>Test accuracy</h3>
-<p>What training is for: images that were never trained on. All optimizers end close together; they differ in how quickly
-and how smoothly they get there. While the rate is near its peak, some fall back for an epoch; the decay calms them.</p>
+<p>What training is for: images that were never trained on. All optimizers end close together; they differ in how
+quickly and how smoothly they get there. While the rate is near its peak, some fall back for an epoch; the decay calms
+them.</p>
 {_panels("test_accuracy", "Share of the 360 test images read correctly after each epoch; the axis starts at 90 %.")}
 """
 
@@ -102,16 +109,23 @@ def _lecture(bouncing: Descent, crawling: Descent, adaptive: Descent) -> str:
 <h2>Why one learning rate is not enough</h2>
 <p>The simplest landscape that makes trouble is a bowl that is long in one direction,
 <i>L</i>(<i>x</i>,&thinsp;<i>y</i>) = (0.01&thinsp;<i>x</i>&sup2; + 200&thinsp;<i>y</i>&sup2;)&thinsp;/&thinsp;2. It is
-convex and its only minimum is (0, 0). All runs start at (&minus;5, 0.5) and use lrfast's kernels in double precision.
+convex and its only minimum is (0, 0). All runs start at (&minus;5, 0.5) and use lrfast in double precision.
 Neighbouring contours are a factor of ten apart; note that the two axes have different scales.</p>
 
 <h3>The loss stands still, but the gradient is large</h3>
-<p>Gradient descent with &eta; = 0.01. After {len(bouncing.rates):,} updates the loss stands at {bouncing.losses[-1]:.2f}.
-That looks like a minimum, but the gradient norm stands at {bouncing.grad_norms[-1]:.1f}: the point jumps from one wall of
+<p>Gradient descent with &eta; = 0.01. After {len(bouncing.rates):,} updates the loss stands at {
+        bouncing.losses[-1]:.2f}.
+That looks like a minimum, but the gradient norm stands at {
+        bouncing.grad_norms[-1]:.1f}: the point jumps from one wall of
 the valley to the other, and {100 * bouncing.turning:.2f} % of the gradients point against the one before. So watch the
 norm of the gradient beside the loss.</p>
-{_figure(["l1-loss", "l1-grad_norm", "l1-path"], "Loss, gradient norm and path. The jumps lie so close that they fill a "
-         "band; the small picture shows the first ten.")}
+{
+        _figure(
+            ["l1-loss", "l1-grad_norm", "l1-path"],
+            "Loss, gradient norm and path. The jumps lie so close that they fill a "
+            "band; the small picture shows the first ten.",
+        )
+    }
 
 <h3>No single rate is right</h3>
 <p>A rate small enough for the steep direction is far too small for the flat one. With &eta; = 10<sup>&minus;7</sup>
@@ -123,11 +137,17 @@ nothing bounces any more, but after {len(crawling.rates):,} updates <i>x</i> has
 <p>Divide the rate by &sigma;, the root mean square of all gradients of that parameter so far,
 &sigma;<sub><i>t</i></sub>&sup2; = (<i>g</i><sub>1</sub>&sup2; + &hellip; +
 <i>g</i><sub><i>t</i></sub>&sup2;)&thinsp;/&thinsp;<i>t</i>: large steps where it is flat, small ones where it is steep.
-This is the idea of Adagrad. With the same &eta; = 0.01 and the same number of updates as above the path now arrives: the
-loss ends at {_scientific(adaptive.losses[-1])}. At the end <i>x</i> moves at a rate of {x:.2f} and <i>y</i> at
+This is the idea of Adagrad. With the same &eta; = 0.01 and the same number of updates as at first the path now
+arrives: the loss ends at {_scientific(adaptive.losses[-1])}. At the end <i>x</i> moves at a rate of {
+        x:.2f} and <i>y</i> at
 {y:.4f}, {x / y:,.0f} times less.</p>
-{_figure(["l4-path", "l4-rates"], "Path and effective rates &eta;/&sigma;. Above 2/200 = 0.01 the steep direction would "
-         "bounce ever higher; the flat one could take up to 2/0.01 = 200.")}
+{
+        _figure(
+            ["l4-path", "l4-rates"],
+            "Path and effective rates &eta;/&sigma;. Above 2/200 = 0.01 the steep direction would "
+            "bounce ever higher; the flat one could take up to 2/0.01 = 200.",
+        )
+    }
 """
 
 
@@ -142,11 +162,14 @@ def _figure(names: Sequence[str], caption: str, titles: Sequence[str] | None = N
         title = f"<h4>{escape(titles[i])}</h4>" if titles else ""
         what = f"{titles[i]}: {caption}" if titles else caption
         panels.append(f'<div>{title}<img src="{name}.svg" alt="{what}"></div>')
-    return f'<figure><div class="panels n{len(names)}">{"".join(panels)}</div><figcaption>{caption}</figcaption></figure>'
+    return (
+        f'<figure><div class="panels n{len(names)}">{"".join(panels)}</div><figcaption>{caption}</figcaption></figure>'
+    )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _breakable(code: str) -> str:
+    """A line may end after the opening parenthesis as well."""
+    return escape(code).replace("(", "(<wbr>")
 
 
 def _percent(share: float) -> str:
@@ -180,10 +203,10 @@ p { max-width: 46rem; margin: .4rem 0; }
 code { font: .85em/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
 figure { margin: .8rem 0 1.5rem; }
 .panels { display: grid; gap: .8rem 1.5rem; }
-.panels img { width: 100%; max-width: 30rem; height: auto; display: block; }
+.panels img { width: 100%; max-width: 26rem; height: auto; display: block; }
 @media (min-width: 50rem) {
   .n3 { grid-template-columns: repeat(3, 1fr); }
-  .n2 { grid-template-columns: repeat(2, 30rem); }
+  .n2 { grid-template-columns: repeat(2, 26rem); }
 }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
@@ -196,8 +219,10 @@ thead tr:last-child th { text-align: right !important; }
 tbody code { display: block; font-weight: 400; color: #52606d; }
 @media (max-width: 40rem) {
   h1 { font-size: 1.6rem; }
-  table { font-size: .85rem; }
-  th, td { padding: .35rem .3rem; }
+  table { width: 100%; font-size: .82rem; }
+  th, td { padding: .35rem .25rem; }
+  thead th { font-size: .8rem; }
+  tbody code { font-size: .65rem; }
 }
 </style>
 BODY

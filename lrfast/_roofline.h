@@ -11,40 +11,40 @@
 typedef void lrf_stream(size_t n, const float *restrict g, float *restrict a, float *restrict b, float *restrict c,
                         float *restrict d);
 
-#define LRF_STREAMS(isa, target)                                                                                     \
-    target static void stream1_##isa(size_t n, const float *restrict g, float *restrict a, LRF_UNUSED float *b,      \
-                                     LRF_UNUSED float *c, LRF_UNUSED float *d)                                       \
-    {                                                                                                                \
-        for (size_t i = 0; i < n; i++)                                                                               \
-            a[i] = a[i] + g[i];                                                                                      \
-    }                                                                                                                \
-    target static void stream2_##isa(size_t n, const float *restrict g, float *restrict a, float *restrict b,        \
-                                     LRF_UNUSED float *c, LRF_UNUSED float *d)                                       \
-    {                                                                                                                \
-        for (size_t i = 0; i < n; i++) {                                                                             \
-            a[i] = a[i] + g[i];                                                                                      \
-            b[i] = b[i] + g[i];                                                                                      \
-        }                                                                                                            \
-    }                                                                                                                \
-    target static void stream3_##isa(size_t n, const float *restrict g, float *restrict a, float *restrict b,        \
-                                     float *restrict c, LRF_UNUSED float *d)                                         \
-    {                                                                                                                \
-        for (size_t i = 0; i < n; i++) {                                                                             \
-            a[i] = a[i] + g[i];                                                                                      \
-            b[i] = b[i] + g[i];                                                                                      \
-            c[i] = c[i] + g[i];                                                                                      \
-        }                                                                                                            \
-    }                                                                                                                \
-    target static void stream4_##isa(size_t n, const float *restrict g, float *restrict a, float *restrict b,        \
-                                     float *restrict c, float *restrict d)                                           \
-    {                                                                                                                \
-        for (size_t i = 0; i < n; i++) {                                                                             \
-            a[i] = a[i] + g[i];                                                                                      \
-            b[i] = b[i] + g[i];                                                                                      \
-            c[i] = c[i] + g[i];                                                                                      \
-            d[i] = d[i] + g[i];                                                                                      \
-        }                                                                                                            \
-    }                                                                                                                \
+#define LRF_STREAMS(isa, target)                                                                                       \
+    target static void stream1_##isa(size_t n, const float *restrict g, float *restrict a, LRF_UNUSED float *b,        \
+                                     LRF_UNUSED float *c, LRF_UNUSED float *d)                                         \
+    {                                                                                                                  \
+        for (size_t i = 0; i < n; i++)                                                                                 \
+            a[i] = a[i] + g[i];                                                                                        \
+    }                                                                                                                  \
+    target static void stream2_##isa(size_t n, const float *restrict g, float *restrict a, float *restrict b,          \
+                                     LRF_UNUSED float *c, LRF_UNUSED float *d)                                         \
+    {                                                                                                                  \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            a[i] = a[i] + g[i];                                                                                        \
+            b[i] = b[i] + g[i];                                                                                        \
+        }                                                                                                              \
+    }                                                                                                                  \
+    target static void stream3_##isa(size_t n, const float *restrict g, float *restrict a, float *restrict b,          \
+                                     float *restrict c, LRF_UNUSED float *d)                                           \
+    {                                                                                                                  \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            a[i] = a[i] + g[i];                                                                                        \
+            b[i] = b[i] + g[i];                                                                                        \
+            c[i] = c[i] + g[i];                                                                                        \
+        }                                                                                                              \
+    }                                                                                                                  \
+    target static void stream4_##isa(size_t n, const float *restrict g, float *restrict a, float *restrict b,          \
+                                     float *restrict c, float *restrict d)                                             \
+    {                                                                                                                  \
+        for (size_t i = 0; i < n; i++) {                                                                               \
+            a[i] = a[i] + g[i];                                                                                        \
+            b[i] = b[i] + g[i];                                                                                        \
+            c[i] = c[i] + g[i];                                                                                        \
+            d[i] = d[i] + g[i];                                                                                        \
+        }                                                                                                              \
+    }                                                                                                                  \
     static lrf_stream *const streams_##isa[] = {stream1_##isa, stream2_##isa, stream3_##isa, stream4_##isa};
 
 LRF_STREAMS(baseline, )

@@ -76,11 +76,13 @@ class History:
         self.test_accuracy.append(model.accuracy(digits.test_images, digits.test_labels))
 
 
-def train(contestant: Contestant, digits: Digits, *, epochs: int, seed: int, advance: Callable[[], Any]) -> History:
-    """Train one network; ``advance`` is called after each epoch. The same seed means the same start and batches.
+def train(contestant: Contestant, digits: Digits, *, epochs: int, seed: int, after_epoch: Callable[[], Any]) -> History:
+    """Train one network, calling ``after_epoch`` after each epoch. The same seed means the same start and batches.
 
     Learning rate: a linear warm-up during the first tenth of all updates, then a cosine down to 0.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
+
     model = MLP(SIZES, seed)
     batches = len(digits.train_labels) // BATCH
     updates = epochs * batches
@@ -88,15 +90,17 @@ def train(contestant: Contestant, digits: Digits, *, epochs: int, seed: int, adv
     optimizer = contestant.make(model.params, model.grads, lr)
 
     history = History()
-    history.record(model, digits)
     rng = np.random.default_rng(seed)
-    for _ in range(epochs):
-        order = rng.permutation(len(digits.train_labels))
-        for batch in order[: batches * BATCH].reshape(batches, BATCH):
-            model.loss(digits.train_images[batch], digits.train_labels[batch])
-            optimizer.step()
+    # Products this small gain nothing from threads of the BLAS, which on a busy machine wait for each other.
+    with threadpool_limits(limits=1, user_api="blas"):
         history.record(model, digits)
-        advance()
+        for _ in range(epochs):
+            order = rng.permutation(len(digits.train_labels))
+            for batch in order[: batches * BATCH].reshape(batches, BATCH):
+                model.loss(digits.train_images[batch], digits.train_labels[batch])
+                optimizer.step()
+            history.record(model, digits)
+            after_epoch()
     return history
 
 
@@ -121,15 +125,15 @@ class Result:
     histories: tuple[History, ...]
     step_time: StepTime
 
-    def final(self, quantity: str) -> list[float]:
-        """The last value of each run."""
-        return [getattr(history, quantity)[-1] for history in self.histories]
-
-    def mean_curve(self, quantity: str) -> list[float]:
-        """Mean over the runs, epoch by epoch."""
+    def curve(self, quantity: str) -> list[float]:
+        """A quantity of :class:`History`, before the first epoch and after each: the mean of the runs."""
         return [
             statistics.fmean(values) for values in zip(*(getattr(h, quantity) for h in self.histories), strict=True)
         ]
+
+    def final(self, quantity: str) -> float:
+        """The end of that curve."""
+        return self.curve(quantity)[-1]
 
 
 def time_steps(contestant: Contestant, *, rounds: int, steps: int = 20) -> StepTime:

@@ -129,7 +129,8 @@ def report(results: Sequence[Result]) -> None:
 
 def to_json(results: Sequence[Result], calls: Sequence[dict[str, Any]]) -> str:
     """Everything measured, and where it was measured."""
-    provenance = {**(config.show_config("dicts") or {}), "commit": _commit(), "time": time.strftime("%FT%TZ", time.gmtime())}
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    provenance = {**(config.show_config("dicts") or {}), "commit": _commit(), "time": now}
     return json.dumps({"provenance": provenance, "results": [asdict(r) for r in results], "calls": calls}, indent=1)
 
 

@@ -9,67 +9,81 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 from . import _checks, config, optim
 from ._bindings import Array, lower
-from ._table import RULES
+from ._table import RULES, Rule
 
-__all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
+__all__ = sorted(optimizer._reference.__name__ for optimizer in optim.all_optimizers())
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    """One function per optimizer class, made when it is first asked for."""
+    for optimizer in optim.all_optimizers():
+        if optimizer._reference.__name__ == name:
+            globals()[name] = update = _derive(optimizer)
+            return update
+    raise AttributeError(f"lrfast.functional has no {name!r}; it has {', '.join(__all__)}")
 
 
 def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
     """The checked function of an optimizer class, with signature and docstring of its reference."""
     spec = optimizer._reference
-    signature = inspect.signature(spec)
-    parameters = signature.parameters.values()
+    parameters = inspect.signature(spec).parameters.values()
     state_arguments = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
-    options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("step", "grad_scale")]
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    del defaults["step"], defaults["grad_scale"]
 
-    @wraps(spec)
-    def update(*args: Any, **kwargs: Any) -> None:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = bound.arguments
-        param, grad = given["param"], given["grad"]
-        step = _checks.step_number(given["step"])
-        grad_scale = _checks.number("grad_scale", given["grad_scale"])
-        settings = {name: _checks.hyper_parameter(name, given[name]) for name in options}
+    @lru_cache(maxsize=64)
+    def prepare(given: tuple[tuple[str, Any], ...]) -> tuple[Rule, dict[str, Any], int, dict[str, float]]:
+        """Rule, settings, flags and numbers; the same options come again and again."""
+        for name, _ in given:
+            if name not in defaults:
+                raise TypeError(f"{spec.__name__}() got an unexpected keyword argument {name!r}")
+        settings = {n: _checks.hyper_parameter(n, value) for n, value in {**defaults, **dict(given)}.items()}
         complete = {**dict.fromkeys(optimizer._construction_only, 0.0), **settings}
         optimizer._check(complete, "")
-        structure = optimizer._structure(complete)
-        rule = RULES[optimizer._rule(structure)]
+        rule = RULES[optimizer._rule(optimizer._structure(complete))]
+        return rule, settings, *lower(rule, settings, optimizer._renamed)
 
+    @wraps(spec)
+    def update(param: Any, grad: Any, *states: Any, step: int, grad_scale: float = 1.0, **options: Any) -> None:
+        if len(states) > len(state_arguments):
+            raise TypeError(f"{spec.__name__}() takes {2 + len(state_arguments)} positional arguments")
+        given = dict(zip(state_arguments, states, strict=False))
+        for name in state_arguments:
+            if name in options:
+                if name in given:
+                    raise TypeError(f"{spec.__name__}() got multiple values for argument {name!r}")
+                given[name] = options.pop(name)
+        if "betas" in options:
+            options["betas"] = tuple(options["betas"])  # hashable
+        rule, settings, flags, numbers = prepare(tuple(options.items()))
+        step, grad_scale = _checks.step_number(step), _checks.number("grad_scale", grad_scale)
         arguments = {name: optimizer._arguments.get(name, name) for name in rule.state_names}
-        for argument in state_arguments:
-            needed = argument in arguments.values()
-            if needed != (given[argument] is not None):
+        for name in state_arguments:
+            needed = name in arguments.values()
+            if needed != (given.get(name) is not None):
                 verb = "needs" if needed else "has no"
-                raise ValueError(f"{argument}: {rule.name} {verb} this state, got {type(given[argument]).__name__}")
-        states: dict[str, Array] = {name: given[argument] for name, argument in arguments.items()}
+                raise ValueError(f"{name}: {rule.name} {verb} this state, got {type(given.get(name)).__name__}")
+        arrays: dict[str, Array] = {name: given[argument] for name, argument in arguments.items()}
 
         def check() -> None:
             _checks.param("param", param)
             _checks.companion("grad", grad, "param", param)
-            for name, state in states.items():
-                _checks.companion(arguments[name], state, "param", param, written=True)
+            for name, array in arrays.items():
+                _checks.companion(arguments[name], array, "param", param, written=True)
             buffers = [("param", param, True), ("grad", grad, False)]
-            _checks.overlap(buffers + [(arguments[name], state, True) for name, state in states.items()])
+            _checks.overlap(buffers + [(arguments[name], array, True) for name, array in arrays.items()])
 
         core = config.core()
         if core is None:
             check()
-            optimizer._update(param, grad, states, step, grad_scale, settings)
+            optimizer._update(param, grad, arrays, step, grad_scale, settings)
         else:
-            flags, numbers = lower(rule, settings, optimizer._renamed)
-            core.update_once(rule, flags, numbers, param, grad, states, step, grad_scale, check)
+            core.update_once(rule, flags, numbers, param, grad, arrays, step, grad_scale, check)
 
+    update.__module__ = __name__
     return update
-
-
-sgd = _derive(optim.SGD)
-adagrad = _derive(optim.Adagrad)
-rmsprop = _derive(optim.RMSprop)
-adam = _derive(optim.Adam)
-adamw = _derive(optim.AdamW)

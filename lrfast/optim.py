@@ -269,3 +269,9 @@ class AdamW(Adam):
         grads: Any = None,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, grads=grads)
+
+
+def all_optimizers() -> list[type[Optimizer]]:
+    """The public classes of this module, in the order of their names."""
+    classes = [globals()[name] for name in __all__]
+    return [cls for cls in classes if cls is not Optimizer]

@@ -30,9 +30,9 @@ static _Atomic(const lrf_kernels *) active_kernels;
 
 unsigned lrf_x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint64_t xcr0)
 {
-    const uint32_t osxsave = 1u << 27, avx = 1u << 28;                               /* leaf 1 */
-    const uint32_t avx2 = 1u << 5;                                                   /* leaf 7 */
-    const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;               /* f, dq, bw, vl */
+    const uint32_t osxsave = 1u << 27, avx = 1u << 28;                 /* leaf 1 */
+    const uint32_t avx2 = 1u << 5;                                     /* leaf 7 */
+    const uint32_t avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* f, dq, bw, vl */
     const uint64_t ymm_saved = 0x6, zmm_saved = 0xe6;
     unsigned features = 0;
 

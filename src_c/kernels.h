@@ -28,6 +28,7 @@
 #undef LRF_SMALLEST_NORMAL
 #undef LRF_TYPED
 
+/* clang-format off */
 const lrf_kernels LRF_KERNELS = {
     .name = LRF_KERNELS_NAME,
     .update = {
@@ -44,3 +45,4 @@ const lrf_kernels LRF_KERNELS = {
     },
     .sum_squares = {sum_squares_f32, sum_squares_f64},
 };
+/* clang-format on */

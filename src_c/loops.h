@@ -7,10 +7,10 @@
 /* Opens the loop of a rule over n elements; a rule names the states it uses by slot. The pointers do not overlap,
  * which spares the compiler every check at run time. Inside, u is the direction: p moves by -u beside its
  * decoupled decay. */
-#define LRF_UPDATE(name, state0, state1, state2)                                                              \
-    LRF_KERNELS_TARGET static void LRF_TYPED(name)(                                                           \
-        const size_t n, const lrf_scalars *const scalars, real *restrict const p, const real *restrict const g, \
-        LRF_UNUSED real *restrict const state0, LRF_UNUSED real *restrict const state1,                       \
+#define LRF_UPDATE(name, state0, state1, state2)                                                                       \
+    LRF_KERNELS_TARGET static void LRF_TYPED(name)(                                                                    \
+        const size_t n, const lrf_scalars *const scalars, real *restrict const p, const real *restrict const g,        \
+        LRF_UNUSED real *restrict const state0, LRF_UNUSED real *restrict const state1,                                \
         LRF_UNUSED real *restrict const state2)
 
 #define flush LRF_TYPED(flush)
@@ -53,12 +53,12 @@ LRF_KERNELS_TARGET static inline real *at(void *buffer, size_t first)
 #undef LRF_RULE_FILES
 
 /* Entries of the kernel table: elements first .. first + n of a tensor. */
-#define LRF_RULE(id, NAME, name, family, states, defaults)                                                   \
-    LRF_KERNELS_TARGET static void LRF_TYPED(name##_entry)(const lrf_tensor *tensor, size_t first, size_t n, \
-                                                           const lrf_scalars *scalars)                       \
-    {                                                                                                        \
-        LRF_TYPED(name)(n, scalars, at(tensor->param, first), at(tensor->grad, first),                       \
-                        at(tensor->state[0], first), at(tensor->state[1], first), at(tensor->state[2], first)); \
+#define LRF_RULE(id, NAME, name, family, states, defaults)                                                             \
+    LRF_KERNELS_TARGET static void LRF_TYPED(name##_entry)(const lrf_tensor *tensor, size_t first, size_t n,           \
+                                                           const lrf_scalars *scalars)                                 \
+    {                                                                                                                  \
+        LRF_TYPED(name)(n, scalars, at(tensor->param, first), at(tensor->grad, first), at(tensor->state[0], first),    \
+                        at(tensor->state[1], first), at(tensor->state[2], first));                                     \
     }
 #include "optimizers.def"
 #undef LRF_RULE

@@ -43,18 +43,18 @@ const char *lrf_version(void);
 /* Values are pinned for ever; 0 is success. After an error nothing has been written. */
 typedef enum lrf_status {
     LRF_OK = 0,
-    LRF_BAD_STRUCT = 1,    /* struct_size does not belong to this library: header and archive differ */
-    LRF_BAD_RULE = 2,      /* not a rule of the table */
-    LRF_BAD_DTYPE = 3,     /* neither LRF_FLOAT32 nor LRF_FLOAT64 */
-    LRF_BAD_NUMBER = 4,    /* a hyper-parameter or option is out of range or NaN */
-    LRF_BAD_FLAGS = 5,     /* an unknown flag, or flags that contradict each other or the rule */
-    LRF_NULL_POINTER = 6,  /* a pointer that the rule needs is NULL */
-    LRF_MISALIGNED = 7,    /* a pointer is not aligned to its element size */
-    LRF_BAD_COUNT = 8,     /* count elements do not fit into the address space */
-    LRF_OVERLAP = 9,       /* buffers overlap of which at least one is written */
-    LRF_BAD_WORK = 10,     /* work memory is missing, misaligned or smaller than lrf_work_size */
-    LRF_BAD_ISA = 11,      /* LRFAST_ISA or lrf_set_isa names what this machine or build lacks */
-    LRF_UNFINISHED = 12    /* lrf_end before lrf_next returned 0, or twice; counters were not advanced */
+    LRF_BAD_STRUCT = 1,   /* struct_size does not belong to this library: header and archive differ */
+    LRF_BAD_RULE = 2,     /* not a rule of the table */
+    LRF_BAD_DTYPE = 3,    /* neither LRF_FLOAT32 nor LRF_FLOAT64 */
+    LRF_BAD_NUMBER = 4,   /* a hyper-parameter or option is out of range or NaN */
+    LRF_BAD_FLAGS = 5,    /* an unknown flag, or flags that contradict each other or the rule */
+    LRF_NULL_POINTER = 6, /* a pointer that the rule needs is NULL */
+    LRF_MISALIGNED = 7,   /* a pointer is not aligned to its element size */
+    LRF_BAD_COUNT = 8,    /* count elements do not fit into the address space */
+    LRF_OVERLAP = 9,      /* buffers overlap of which at least one is written */
+    LRF_BAD_WORK = 10,    /* work memory is missing, misaligned or smaller than lrf_work_size */
+    LRF_BAD_ISA = 11,     /* LRFAST_ISA or lrf_set_isa names what this machine or build lacks */
+    LRF_UNFINISHED = 12   /* lrf_end before lrf_next returned 0, or twice; counters were not advanced */
 } lrf_status;
 
 /* One English sentence, never NULL, static. */
@@ -76,37 +76,38 @@ typedef enum lrf_rule {
  * contiguous elements of the group's dtype, aligned to the element. States start at 0 unless the rule says
  * otherwise (Adagrad's sum may start at any value >= 0). */
 typedef struct lrf_tensor {
-    void *param;       /* read and written */
-    void *grad;        /* only read; NULL: this tensor is skipped and its step stays */
-    void *state[4];    /* slots as in optimizers.def; NULL where the rule has no state */
-    uint64_t count;    /* elements; 0 is valid */
-    uint64_t step;     /* completed updates of this tensor, advanced by lrf_end; bias correction depends on it */
+    void *param;    /* read and written */
+    void *grad;     /* only read; NULL: this tensor is skipped and its step stays */
+    void *state[4]; /* slots as in optimizers.def; NULL where the rule has no state */
+    uint64_t count; /* elements; 0 is valid */
+    uint64_t step;  /* completed updates of this tensor, advanced by lrf_end; bias correction depends on it */
 } lrf_tensor;
 
-enum {                          /* lrf_group.flags */
-    LRF_MAXIMIZE = 1,           /* step along +gradient; every rule */
-    LRF_NESTEROV = 2,           /* LRF_MOMENTUM: Nesterov's form; needs momentum > 0 and dampening = 0 */
-    LRF_FIRST_GRADIENT = 4,     /* LRF_RMSPROP*: square_avg starts at the first squared gradient; not when centered */
-    LRF_MEAN = 8                /* LRF_RMSPROP: square_avg is the mean of all squares so far; alpha is not used */
+/* lrf_group.flags */
+enum {
+    LRF_MAXIMIZE = 1,       /* step along +gradient; every rule */
+    LRF_NESTEROV = 2,       /* LRF_MOMENTUM: Nesterov's form; needs momentum > 0 and dampening = 0 */
+    LRF_FIRST_GRADIENT = 4, /* LRF_RMSPROP*: square_avg starts at the first squared gradient; not when centered */
+    LRF_MEAN = 8            /* LRF_RMSPROP: square_avg is the mean of all squares so far; alpha is not used */
 };
 
 /* Tensors that share a rule, a dtype and numbers. Initialise with lrf_group_init. */
 typedef struct lrf_group {
-    uint32_t struct_size;           /* sizeof(lrf_group) */
-    uint32_t rule;                  /* lrf_rule */
-    uint32_t dtype;                 /* lrf_dtype; LRF_FLOAT32 after lrf_group_init */
+    uint32_t struct_size; /* sizeof(lrf_group) */
+    uint32_t rule;        /* lrf_rule */
+    uint32_t dtype;       /* lrf_dtype; LRF_FLOAT32 after lrf_group_init */
     uint32_t flags;
-    lrf_tensor *tensors;            /* [count] */
+    lrf_tensor *tensors; /* [count] */
     size_t count;
-    double lr;                      /* learning rate, >= 0 */
-    double weight_decay;            /* coupled: gradient + weight_decay * parameter; >= 0 */
-    double decoupled_weight_decay;  /* parameter * (1 - lr * this), as in AdamW; >= 0 */
-    double momentum;                /* >= 0 */
-    double dampening;               /* new gradients enter the buffer with 1 - dampening, except the first */
-    double alpha;                   /* decay of square_avg, in [0, 1) */
-    double beta1, beta2;            /* decay of exp_avg and exp_avg_sq, in [0, 1) */
-    double eps;                     /* added to the root in the denominator, >= 0 */
-    double lr_decay;                /* step t uses lr / (1 + (t-1) * lr_decay); >= 0 */
+    double lr;                     /* learning rate, >= 0 */
+    double weight_decay;           /* coupled: gradient + weight_decay * parameter; >= 0 */
+    double decoupled_weight_decay; /* parameter * (1 - lr * this), as in AdamW; >= 0 */
+    double momentum;               /* >= 0 */
+    double dampening;              /* new gradients enter the buffer with 1 - dampening, except the first */
+    double alpha;                  /* decay of square_avg, in [0, 1) */
+    double beta1, beta2;           /* decay of exp_avg and exp_avg_sq, in [0, 1) */
+    double eps;                    /* added to the root in the denominator, >= 0 */
+    double lr_decay;               /* step t uses lr / (1 + (t-1) * lr_decay); >= 0 */
 } lrf_group;
 
 /* Fills *group with the defaults of the rule (PyTorch's). struct_size is sizeof(lrf_group). */
@@ -114,18 +115,19 @@ lrf_status lrf_group_init(lrf_group *group, size_t struct_size, lrf_rule rule);
 
 /* ---- how to step ----------------------------------------------------------------------------------------- */
 
-enum {                       /* lrf_options.flags */
-    LRF_GRAD_NORM = 1        /* report the norm of all gradients (implied by clip_norm > 0) */
+/* lrf_options.flags */
+enum {
+    LRF_GRAD_NORM = 1 /* report the norm of all gradients (implied by clip_norm > 0) */
 };
 
 /* Policy of one call. Initialise with lrf_options_init. Order of operations: gradient * grad_scale, sign
  * (maximize), norm, clipping, coupled decay, rule. */
 typedef struct lrf_options {
-    uint32_t struct_size;    /* sizeof(lrf_options) */
+    uint32_t struct_size; /* sizeof(lrf_options) */
     uint32_t flags;
-    double grad_scale;       /* multiplies every gradient; finite; default 1 */
-    double clip_norm;        /* 0: off; otherwise scale gradients by min(1, clip_norm / (norm + 1e-6)) */
-    void *work;              /* lrf_work_size bytes, aligned to 8, for norms; may be NULL if that is 0 */
+    double grad_scale; /* multiplies every gradient; finite; default 1 */
+    double clip_norm;  /* 0: off; otherwise scale gradients by min(1, clip_norm / (norm + 1e-6)) */
+    void *work;        /* lrf_work_size bytes, aligned to 8, for norms; may be NULL if that is 0 */
     size_t work_size;
 } lrf_options;
 
@@ -133,11 +135,11 @@ lrf_status lrf_options_init(lrf_options *options, size_t struct_size);
 
 /* What happened, or which thing was refused. */
 typedef struct lrf_report {
-    const char *what;        /* refused: static name of the field or buffer; otherwise NULL */
-    size_t group, tensor;    /* refused: where (tensor is 0 if the group itself was refused) */
-    double grad_norm;        /* sqrt(sum of squares of all grad_scale * gradients); NaN if it was not computed */
-    double clip_factor;      /* what gradients were multiplied with; 1 without clipping */
-    uint64_t updated;        /* tensors updated */
+    const char *what;     /* refused: static name of the field or buffer; otherwise NULL */
+    size_t group, tensor; /* refused: where (tensor is 0 if the group itself was refused) */
+    double grad_norm;     /* sqrt(sum of squares of all grad_scale * gradients); NaN if it was not computed */
+    double clip_factor;   /* what gradients were multiplied with; 1 without clipping */
+    uint64_t updated;     /* tensors updated */
 } lrf_report;
 
 /* Bytes of work memory that a step with these groups and options needs; 0 if none. */
@@ -177,9 +179,9 @@ typedef struct lrf_job {
  * Leaving the loop early is possible only before the first lrf_run of the last phase. */
 lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, const lrf_options *options,
                      lrf_report *report);
-int lrf_next(lrf_job *job);                              /* 1: another phase has to run; 0: finished */
-void lrf_run(lrf_job *job, size_t part, size_t parts);   /* needs part < parts */
-lrf_status lrf_end(lrf_job *job, lrf_report *report);    /* advances the step of every updated tensor */
+int lrf_next(lrf_job *job);                            /* 1: another phase has to run; 0: finished */
+void lrf_run(lrf_job *job, size_t part, size_t parts); /* needs part < parts */
+lrf_status lrf_end(lrf_job *job, lrf_report *report);  /* advances the step of every updated tensor */
 
 /* ---- instruction sets ------------------------------------------------------------------------------------ */
 
@@ -198,10 +200,10 @@ lrf_status lrf_set_isa(const char *name);
 /* ---- introspection of the table -------------------------------------------------------------------------- */
 
 typedef struct lrf_rule_info {
-    uint32_t id;                /* lrf_rule */
+    uint32_t id; /* lrf_rule */
     const char *name, *family;
-    const char *state[4];       /* state names by slot, NULL where there is none */
-    const char *defaults;       /* the numbers that the rule reads and their defaults, ".lr = 1e-3, .eps = ..." */
+    const char *state[4]; /* state names by slot, NULL where there is none */
+    const char *defaults; /* the numbers that the rule reads and their defaults, ".lr = 1e-3, .eps = ..." */
 } lrf_rule_info;
 
 /* Rows of the table: index 0, 1, ... until NULL. */

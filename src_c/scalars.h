@@ -7,12 +7,12 @@
 #include "lrfast.h"
 
 typedef struct lrf_scalars {
-    double grad_scale;     /* factor of the gradient: scale, clip factor, sign (maximize) */
-    double weight_decay;   /* coupled */
-    double keep;           /* factor of the parameter: decoupled weight decay */
-    double lr;             /* factor of the direction, bias correction included */
-    double grad_lr;        /* Nesterov: factor of the gradient beside the buffer */
-    double momentum;       /* buffer = momentum * buffer + grad_weight * gradient */
+    double grad_scale;   /* factor of the gradient: scale, clip factor, sign (maximize) */
+    double weight_decay; /* coupled */
+    double keep;         /* factor of the parameter: decoupled weight decay */
+    double lr;           /* factor of the direction, bias correction included */
+    double grad_lr;      /* Nesterov: factor of the gradient beside the buffer */
+    double momentum;     /* buffer = momentum * buffer + grad_weight * gradient */
     double grad_weight;
     double weight1;        /* first moment: m += weight1 * (x - m) */
     double beta2, weight2; /* second moment: v = beta2 * v + weight2 * x * x */

@@ -94,8 +94,7 @@ static LRF_NOINLINE void run_tiles(const lrf_job *job, size_t first, size_t end)
                 } else {
                     if (scalars_step != tensor->step + 1) {
                         scalars_step = tensor->step + 1;
-                        lrf_compute_scalars(&scalars, group, scalars_step,
-                                            job->options.grad_scale * job->clip_factor);
+                        lrf_compute_scalars(&scalars, group, scalars_step, job->options.grad_scale * job->clip_factor);
                     }
                     const size_t begin = skipped * LRF_TILE, n = elements_from(&run);
                     const size_t head = elements_to_cache_line(tensor, begin, n, lrf_element_size(group));
@@ -138,8 +137,7 @@ lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, 
         report->what = "job";
         return LRF_NULL_POINTER;
     }
-    *job = (lrf_job){
-        .groups = groups, .group_count = group_count, .grad_norm = NAN, .clip_factor = 1, .phase = CLOSED};
+    *job = (lrf_job){.groups = groups, .group_count = group_count, .grad_norm = NAN, .clip_factor = 1, .phase = CLOSED};
     if (options)
         job->options = *options;
     else
@@ -167,9 +165,7 @@ lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, 
 int lrf_next(lrf_job *job)
 {
     switch (job->phase) {
-    case BEGUN:
-        job->phase = needs_norm(&job->options) ? NORM : UPDATE;
-        return 1;
+    case BEGUN: job->phase = needs_norm(&job->options) ? NORM : UPDATE; return 1;
     case NORM: {
         const lrf_fpenv saved = lrf_fpenv_enter();
         finish_norm(job);
@@ -177,11 +173,8 @@ int lrf_next(lrf_job *job)
         job->phase = UPDATE;
         return 1;
     }
-    case UPDATE:
-        job->phase = FINISHED;
-        return 0;
-    default:
-        return 0;
+    case UPDATE: job->phase = FINISHED; return 0;
+    default: return 0;
     }
 }
 
@@ -215,8 +208,7 @@ lrf_status lrf_end(lrf_job *job, lrf_report *report)
             }
         }
     if (report)
-        *report = (lrf_report){
-            .grad_norm = job->grad_norm, .clip_factor = job->clip_factor, .updated = updated};
+        *report = (lrf_report){.grad_norm = job->grad_norm, .clip_factor = job->clip_factor, .updated = updated};
     return LRF_OK;
 }
 

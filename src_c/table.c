@@ -67,9 +67,9 @@ size_t lrf_number_offset(const char *name)
         size_t offset;
     } numbers[] = {
 #define NUMBER(name) {#name, offsetof(lrf_group, name)}
-        NUMBER(lr),        NUMBER(weight_decay), NUMBER(decoupled_weight_decay),
-        NUMBER(momentum),  NUMBER(dampening),    NUMBER(alpha),
-        NUMBER(beta1),     NUMBER(beta2),        NUMBER(eps),
+        NUMBER(lr),       NUMBER(weight_decay), NUMBER(decoupled_weight_decay),
+        NUMBER(momentum), NUMBER(dampening),    NUMBER(alpha),
+        NUMBER(beta1),    NUMBER(beta2),        NUMBER(eps),
         NUMBER(lr_decay),
 #undef NUMBER
     };

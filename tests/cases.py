@@ -30,6 +30,11 @@ VARIANTS: dict[str, tuple[type[lrfast.Optimizer], dict[str, Any]]] = {
     "adamw-amsgrad": (lrfast.AdamW, {"amsgrad": True}),
 }
 
+# A class that has no variant above takes part with its defaults.
+for _cls in lrfast.optim.all_optimizers():
+    if not any(cls is _cls for cls, _ in VARIANTS.values()):
+        VARIANTS[_cls.__name__.lower()] = (_cls, {})
+
 # Corners of the hyper-parameters: (variant, settings on top of it).
 CORNERS: list[tuple[str, dict[str, Any]]] = [
     *[(name, {"lr": 0.0}) for name in VARIANTS],

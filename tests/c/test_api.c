@@ -49,8 +49,9 @@ static double default_of(const lrf_rule_info *row, const char *name)
 
 static void groups_start_with_the_defaults_of_the_table(void)
 {
-    static const char *const numbers[] = {"lr",    "weight_decay", "decoupled_weight_decay", "momentum", "dampening",
-                                          "alpha", "beta1",        "beta2",                  "eps",      "lr_decay"};
+    static const char *const numbers[] = {
+        "lr",  "weight_decay", "decoupled_weight_decay", "momentum", "dampening", "alpha", "beta1", "beta2",
+        "eps", "lr_decay"};
     size_t rows = 0;
 
     for (; lrf_rule_at(rows); rows++) {

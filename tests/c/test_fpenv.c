@@ -22,11 +22,11 @@ static void write_environment(environment e)
 
 /* The last one lets every exception trap. */
 static const environment hostile[] = {
-    0x1f80 | 0x8040,                   /* flush to zero, denormals are zero */
-    0x1f80 | 0x4000,                   /* round up */
-    0x1f80 | 0x2000 | 0x8040,          /* round down, flush */
-    0x1f80 | 0x6000 | 0x3f,            /* round to zero, all flags raised */
-    0x4000 | 0x8040,                   /* round up, flush, traps */
+    0x1f80 | 0x8040,          /* flush to zero, denormals are zero */
+    0x1f80 | 0x4000,          /* round up */
+    0x1f80 | 0x2000 | 0x8040, /* round down, flush */
+    0x1f80 | 0x6000 | 0x3f,   /* round to zero, all flags raised */
+    0x4000 | 0x8040,          /* round up, flush, traps */
 };
 static const environment clean = 0x1f80;
 #elif defined(__aarch64__)
@@ -47,10 +47,10 @@ static void write_environment(environment e)
 }
 
 static const environment hostile[] = {
-    {UINT64_C(1) << 24, 0},                         /* flush to zero */
-    {UINT64_C(1) << 22, 0},                         /* round up */
-    {UINT64_C(2) << 22 | UINT64_C(1) << 24, 0},     /* round down, flush */
-    {UINT64_C(3) << 22, 0x9f},                      /* round to zero, all flags raised */
+    {UINT64_C(1) << 24, 0},                     /* flush to zero */
+    {UINT64_C(1) << 22, 0},                     /* round up */
+    {UINT64_C(2) << 22 | UINT64_C(1) << 24, 0}, /* round down, flush */
+    {UINT64_C(3) << 22, 0x9f},                  /* round to zero, all flags raised */
 };
 static const environment clean = {0, 0};
 #else

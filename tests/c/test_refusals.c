@@ -142,16 +142,20 @@ static void numbers(void)
     static const double never[] = {NAN, INFINITY, -INFINITY};
 
 #define EACH(i, array) for (size_t i = 0; i < sizeof array / sizeof array[0]; i++)
-    EACH(k, never) {
-        EACH(i, any_sign) {
+    EACH(k, never)
+    {
+        EACH(i, any_sign)
+        {
             set_number(any_sign[i], never[k]);
             expect_at(LRF_BAD_NUMBER, any_sign[i], 1, 0);
         }
-        EACH(i, from_zero) {
+        EACH(i, from_zero)
+        {
             set_number(from_zero[i], never[k]);
             expect_at(LRF_BAD_NUMBER, from_zero[i], 1, 0);
         }
-        EACH(i, below_one) {
+        EACH(i, below_one)
+        {
             set_number(below_one[i], never[k]);
             expect_at(LRF_BAD_NUMBER, below_one[i], 1, 0);
         }
@@ -160,13 +164,15 @@ static void numbers(void)
         scene.options.clip_norm = never[k];
         expect_at(LRF_BAD_NUMBER, "options.clip_norm", 0, 0);
     }
-    EACH(i, from_zero) {
+    EACH(i, from_zero)
+    {
         set_number(from_zero[i], -5e-324);
         expect_at(LRF_BAD_NUMBER, from_zero[i], 1, 0);
         set_number(from_zero[i], 0);
         accept(from_zero[i]);
     }
-    EACH(i, below_one) {
+    EACH(i, below_one)
+    {
         set_number(below_one[i], -5e-324);
         expect_at(LRF_BAD_NUMBER, below_one[i], 1, 0);
         set_number(below_one[i], 1);
@@ -176,7 +182,8 @@ static void numbers(void)
         set_number(below_one[i], 1 - ldexp(1, -53));
         accept(below_one[i]);
     }
-    EACH(i, any_sign) {
+    EACH(i, any_sign)
+    {
         set_number(any_sign[i], -2);
         accept(any_sign[i]);
     }
