@@ -250,14 +250,13 @@ cdef class Plan:
                 self.known_settings[index] = list((<dict>self.settings[index]).values())
 
     cdef int check_params(self) except -1:
-        cdef Py_ssize_t i
-        cdef size_t k
+        cdef Py_ssize_t i, k
         cdef int type_number
         cdef lrf_tensor *tensor
         cdef cnp.ndarray param
         for i in range(self.group_count):
             type_number = cnp.NPY_DOUBLE if self.groups[i].dtype == LRF_FLOAT64 else cnp.NPY_FLOAT
-            for k in range(self.groups[i].count):
+            for k in range(<Py_ssize_t>self.groups[i].count):
                 tensor = &self.groups[i].tensors[k]
                 param = <cnp.ndarray>self.params[tensor - self.tensors]
                 if (cnp.PyArray_DATA(param) != tensor.param or not cnp.PyArray_ISCARRAY(param)
@@ -326,8 +325,12 @@ cdef class Plan:
 
     cdef int step_by_reference(self, list grads, grad_scale) except -1:
         steps = [self.tensors[i].step for i in range(self.tensor_count)]
-        self.set_progress(_fallback.reference_step(self.bindings, steps, grads, grad_scale), self.updates + 1)
+        _fallback.reference_step(self.bindings, steps, grads, grad_scale, self.commit)
         return 0
+
+    def commit(self, steps):
+        """Counts a step() that the reference did."""
+        self.set_progress(steps, self.updates + 1)
 
 
 # ---- one tensor -------------------------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ class ReferencePlan:
         self._steps = list(steps)
         self.updates = updates
 
+    def _commit(self, steps: Sequence[int]) -> None:
+        self.set_progress(steps, self.updates + 1)
+
     def step_of(self, i: int) -> int:
         """Completed updates of tensor i."""
         return self._steps[i]
@@ -52,17 +55,19 @@ class ReferencePlan:
             raise RuntimeError("step() of this optimizer is already running in another thread")
         try:
             self.refresh_changed()
-            steps = reference_step(self._bindings, self._steps, grads, grad_scale)
-            self._steps = steps
-            self.updates += 1
+            reference_step(self._bindings, self._steps, grads, grad_scale, self._commit)
         finally:
             self._busy.release()
 
 
 def reference_step(
-    bindings: Bindings, steps: Sequence[int], grads: Sequence[Array | None] | None, grad_scale: float
-) -> list[int]:
-    """Checks everything, updates every tensor that has a gradient, returns the new step counts."""
+    bindings: Bindings,
+    steps: Sequence[int],
+    grads: Sequence[Array | None] | None,
+    grad_scale: float,
+    commit: Callable[[Sequence[int]], None],
+) -> None:
+    """Checks everything, updates every tensor that has a gradient, commits the new step counts."""
     grad_scale = _checks.number("grad_scale", grad_scale)
     grads = bindings.choose_grads(grads)
     bindings.check_params()
@@ -76,7 +81,7 @@ def reference_step(
                 if grad is not None:
                     new_steps[i] += 1
                     group.update(bindings.params[i], grad, bindings.states[i], new_steps[i], grad_scale, group.settings)
-    return new_steps
+        commit(new_steps)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
@@ -187,7 +186,6 @@ def _mark_ends(axes: Any) -> None:
 def _new(height: float, legend: int = 0) -> tuple[Figure, Any]:
     """A figure 4.3 inches wide with room for ``legend`` lines above; margins are fixed, so that neighbours align."""
     figure = Figure(figsize=(4.3, height))
-    FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     figure.subplots_adjust(left=0.16, right=0.97, bottom=0.5 / height, top=1 - (0.12 + 0.22 * legend) / height)
     return figure, axes

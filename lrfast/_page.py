@@ -32,15 +32,16 @@ def _introduction(results: Sequence[Result]) -> str:
     processor = str((lrfast.show_config(mode="dicts") or {}).get("processor", "an unknown processor"))
     runs, epochs = len(results[0].histories), len(results[0].histories[0].loss) - 1
     parameters = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(SIZES))
-    trainings = "one training" if runs == 1 else f"the mean of {runs} trainings from different starts and splits"
+    how_many = "one training" if runs == 1 else f"the mean of {runs} trainings"
+    differing = "" if runs == 1 else ", each with its own start and its own split of the images"
     return f"""
 <h1>lrfast: the demo</h1>
-<p>{_words(len(results))} optimizers train the same small network to read handwritten digits: 1,797 real images of
+<p>Here {len(results)} optimizers train the same small network to read handwritten digits: 1,797 real images of
 8 &times; 8 grey values (UCI, shipped with scikit-learn), 1,437 to learn from and 360 that the network never sees and is
 tested with. The network, {" &ndash; ".join(str(size) for size in SIZES)} units with {parameters:,} parameters, and
-its backward pass are plain NumPy; the step of the optimizer is a call of lrfast. Each result is {trainings} of {epochs}
-epochs in batches of {BATCH}. The learning rate rises from 0 to its peak during the first tenth of the updates (warm-up)
-and then falls back to 0 along a cosine (decay).</p>
+its backward pass are plain NumPy; the step of the optimizer is a call of lrfast. Each result is {how_many} of {epochs}
+epochs in batches of {BATCH}{differing}. The learning rate rises to its peak during the first tenth of the updates
+(warm-up) and then falls to 0 along a cosine (decay).</p>
 <p class="small">Computed by <code>lrfast demo</code>, lrfast {escape(lrfast.__version__)}, on {escape(processor)}:
 {_what_ran()}, NumPy {escape(np.__version__)}.</p>
 """
@@ -65,7 +66,8 @@ def _table(results: Sequence[Result]) -> str:
     return f"""
 <h2>Results</h2>
 <p>Accuracy is the share of images read correctly at the end. With 360 test images, one image is 0.3 %, so differences
-of less than a per cent are chance. The lowest test accuracy of any single training was {_percent(worst)} %.</p>
+of less than a per cent may well be chance. The lowest test accuracy of any single training was {_percent(worst)} %. The
+learning rates, <code>lr</code>, are the peaks; they were chosen on other splits of the images than these.</p>
 <p>Time is what one optimizer step for the whole network takes, in millionths of a second: by lrfast, and by the same
 update in careful in-place NumPy without temporaries. They took turns in one process; the numbers are medians. The ratio
 says how many times faster lrfast is. The network is small enough for the cache, and part of the gain is that lrfast
@@ -181,10 +183,6 @@ def _scientific(value: float) -> str:
     return f"{mantissa} &middot; 10<sup>{int(exponent)}</sup>".replace("-", "&minus;")
 
 
-def _words(n: int) -> str:
-    return {10: "Ten"}.get(n, str(n))
-
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -211,7 +209,7 @@ figure { margin: .8rem 0 1.5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .8rem; border-bottom: 1px solid #e1e5e8; text-align: right; vertical-align: top; }
-thead th { font-weight: 600; font-size: .9rem; color: #52606d; vertical-align: bottom; }
+thead th { font-weight: 600; font-size: .9rem; color: #52606d; vertical-align: bottom; white-space: nowrap; }
 thead th[colspan] { text-align: center; }
 tbody th { font-weight: 600; }
 th:first-child:not([colspan]) { text-align: left; }

@@ -15,10 +15,22 @@ import lrfast
 from ._digits import MLP, Digits
 from ._numpy_steps import VARIANTS, make_step
 
-__all__ = ["BATCH", "CONTESTANTS", "SIZES", "Contestant", "History", "Result", "StepTime", "time_steps", "train"]
+__all__ = [
+    "BATCH",
+    "CONTESTANTS",
+    "FIRST_SEED",
+    "SIZES",
+    "Contestant",
+    "History",
+    "Result",
+    "StepTime",
+    "time_steps",
+    "train",
+]
 
 SIZES = (64, 256, 128, 10)
 BATCH = 32
+FIRST_SEED = 100  # learning rates were chosen on the splits of seeds 0 to 4, so results come from others
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,7 @@ def _streams(grad: Any, written: list[Any]) -> dict[str, Callable[[], None]]:
         return {}
     floats = [a.view(np.float32) for a in written]
     return {
-        f"stream {isa}": Stream(isa, grad.view(np.float32), floats)
-        for isa in lrfast.available_isas()
-        if isa != "numpy"
+        f"stream {isa}": Stream(isa, grad.view(np.float32), floats) for isa in lrfast.available_isas() if isa != "numpy"
     }
 
 

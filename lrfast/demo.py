@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import _lecture
 from ._digits import load_digits
-from ._training import CONTESTANTS, Result, time_steps, train
+from ._training import CONTESTANTS, FIRST_SEED, Result, time_steps, train
 
 __all__ = ["run"]
 
@@ -37,7 +37,9 @@ def run(folder: Path, *, quick: bool = False) -> Path:
 def _require_extra() -> None:
     missing = [module for module in ("matplotlib", "rich", "sklearn") if find_spec(module) is None]
     if missing:
-        raise SystemExit(f"the demo needs {', '.join(missing)}, which is not installed: pip install 'lrfast[demo]'")
+        raise SystemExit(
+            f"the demo needs modules that are missing here ({', '.join(missing)}): pip install 'lrfast[demo]'"
+        )
 
 
 def _results(*, runs: int, epochs: int, rounds: int) -> list[Result]:
@@ -54,7 +56,7 @@ def _results(*, runs: int, epochs: int, rounds: int) -> list[Result]:
                 train(
                     contestant, load_digits(seed), epochs=epochs, seed=seed, after_epoch=lambda: progress.advance(task)
                 )
-                for seed in range(runs)
+                for seed in range(FIRST_SEED, FIRST_SEED + runs)
             ]
             results.append(Result(contestant, tuple(histories), time_steps(contestant, rounds=rounds)))
         progress.update(task, description="done")

@@ -45,6 +45,16 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
+/* Tells the processor that this thread waits for another. */
+static inline void lrf_relax(void)
+{
+#if defined(LRF_X86_64)
+    _mm_pause();
+#elif defined(LRF_AARCH64)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* The default environment (round to nearest, no flush to zero, no traps) around a piece of work:
  *     const lrf_fpenv saved = lrf_fpenv_enter();  work_not_inlined();  lrf_fpenv_leave(saved);
  * leave restores control bits and sticky flags alike. */

@@ -1,0 +1,96 @@
+"""The C core as a C programmer uses it: built by hand with the line that the header quotes.
+
+Programs in tests/c test it; here they are compiled with every warning as an error and run, each with the best
+instruction set. tests/check.py repeats this file with clang, sanitizers, and for aarch64.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import toolchain
+from toolchain import EXAMPLES, PROGRAMS, SOURCES, build_objects, build_program, run, run_program
+
+import lrfast
+
+import golden
+
+# Valid in every C and C++.
+USER = """
+int main(void)
+{
+    lrf_group group;
+    lrf_options options;
+    if (lrf_options_init(&options, sizeof options) != LRF_OK)
+        return 1;
+    if (lrf_group_init(&group, sizeof group, LRF_ADAM) != LRF_OK || group.beta1 != 0.9)
+        return 2;
+    return lrf_step(&group, 1, &options, 0) != LRF_OK;
+}
+"""
+STANDARDS = ["c99", "c11", "c17", *(["c++11", "c++17"] if toolchain.has_cxx() else [])]
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    return build_objects(tmp_path_factory.mktemp("objects"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PROGRAMS.glob("test_*.c")))
+def test_program(name, objects, tmp_path):
+    run_program(build_program(PROGRAMS / f"{name}.c", objects, tmp_path))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.c")))
+def test_example(name, objects, tmp_path):
+    assert run_program(build_program(EXAMPLES / f"{name}.c", objects, tmp_path))
+
+
+def test_golden_hashes_on_every_isa(objects, tmp_path):
+    program = build_program(PROGRAMS / "golden.c", objects, tmp_path)
+    expected = golden.FILE.read_text(encoding="utf-8").splitlines()
+    isas = run_program(program, "isas").split()
+    assert isas
+    for isa in isas:
+        got = run_program(program, isa=isa).splitlines()
+        assert [(isa, line) for line in got] == [(isa, line) for line in expected]
+
+
+def test_golden_hashes_are_those_of_the_reference():
+    assert golden.FILE.read_text(encoding="utf-8") == golden.text(), "python tests/golden.py writes them anew"
+
+
+def test_sources_compile_without_a_warning(tmp_path):
+    assert build_objects(tmp_path, *toolchain.STRICT)
+
+
+@pytest.mark.parametrize("standard", STANDARDS)
+def test_header_in_every_language(standard, objects, tmp_path):
+    is_cxx = standard.startswith("c++")
+    source = tmp_path / ("user.cpp" if is_cxx else "user.c")
+    source.write_text("".join(f'#include "{name}"\n' for name in toolchain.public_headers()) + USER)
+    compiler = [*(toolchain.CXX if is_cxx else toolchain.CC), f"-std={standard}", *toolchain.FLAGS, *toolchain.PEDANTIC]
+    run([*compiler, f"-I{SOURCES}", source, *objects, "-pthread", "-lm", "-o", tmp_path / "user"])
+    run_program(tmp_path / "user")
+
+
+def test_fast_math_is_refused(tmp_path):
+    with pytest.raises(AssertionError, match="same bits everywhere"):
+        run([*toolchain.CC, "-ffast-math", "-c", SOURCES / "step.c"], cwd=tmp_path)
+
+
+def test_a_wrong_isa_is_a_value_error_in_python():
+    """In C it is LRF_BAD_ISA: test_isa.c."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import lrfast"],
+        env={**os.environ, "LRFAST_ISA": "nonsense"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("ValueError: LRFAST_ISA='nonsense'")
+    assert all(isa in message for isa in lrfast.available_isas())

@@ -1,0 +1,151 @@
+"""The demo: its page, the accuracies it promises, the lecture's numbers, and the NumPy code it is timed against."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lrfast
+from lrfast import _lecture, demo
+from lrfast._digits import MLP, load_digits
+from lrfast._numpy_steps import VARIANTS, make_step
+from lrfast._training import CONTESTANTS, FIRST_SEED, train
+
+NAMES = [contestant.name for contestant in CONTESTANTS]
+
+
+def test_quick_demo_writes_a_page_that_needs_nothing_else(tmp_path, capsys):
+    page = demo.run(tmp_path / "new" / "folder", quick=True)
+    html = page.read_text(encoding="utf-8")
+    pictures = re.findall(r'src="([^"]*)"', html)
+    assert len(pictures) == 9 + 6
+    assert sorted(pictures) == sorted(path.name for path in page.parent.glob("*.svg"))
+    assert "://" not in html
+    assert sum(path.stat().st_size for path in page.parent.iterdir()) < 3_000_000
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == str(page.resolve())
+    for name in NAMES:
+        assert name in html
+        assert name in printed
+
+
+@pytest.mark.parametrize("contestant", CONTESTANTS, ids=NAMES)
+def test_accuracy(contestant):
+    seeds = range(FIRST_SEED, FIRST_SEED + 3)
+    histories = [train(contestant, load_digits(seed), epochs=30, seed=seed, after_epoch=int) for seed in seeds]
+    accuracy = np.mean([history.test_accuracy[-1] for history in histories])
+    assert accuracy >= (0.97 if contestant.name in ("Adam", "AdamW") else 0.95)
+    for history in histories:
+        assert history.loss[-1] < history.loss[0] / 50
+        assert len(history.loss) == len(history.grad_norm) == len(history.test_accuracy) == 31
+
+
+def test_training_follows_from_the_seed():
+    contestant, digits = CONTESTANTS[0], load_digits(seed=1)
+    first, second = (train(contestant, digits, epochs=2, seed=1, after_epoch=lambda: None) for _ in range(2))
+    assert first == second
+    assert first != train(contestant, digits, epochs=2, seed=2, after_epoch=lambda: None)
+
+
+def test_digits_are_split_without_overlap():
+    digits = load_digits(seed=3)
+    assert digits.train_images.shape == (1437, 64)
+    assert digits.test_images.shape == (360, 64)
+    assert digits.train_images.dtype == np.float32
+    assert (digits.train_images.min(), digits.train_images.max()) == (0, 1)
+    train_rows = {row.tobytes() for row in digits.train_images}
+    assert len(train_rows) == 1437
+    assert not any(row.tobytes() in train_rows for row in digits.test_images)
+
+
+def test_backward_pass_is_the_derivative_of_the_loss():
+    rng = np.random.default_rng(0)
+    model = MLP((5, 7, 6, 3), seed=0)
+    for arrays in (model.params, model.grads):
+        arrays.update({name: array.astype(np.float64) for name, array in arrays.items()})
+    images, labels = rng.standard_normal((4, 5)), np.array([0, 2, 1, 2])
+    model.loss(images, labels)
+    grads = {name: grad.copy() for name, grad in model.grads.items()}
+    for name, param in model.params.items():
+        for i in np.ndindex(param.shape):
+            start, h = param[i], 1e-6
+            param[i] = start + h
+            above = model.loss(images, labels)
+            param[i] = start - h
+            below = model.loss(images, labels)
+            param[i] = start
+            assert grads[name][i] == pytest.approx((above - below) / (2 * h), abs=1e-8), (name, i)
+
+
+def test_l1_the_loss_stands_while_the_gradient_is_large():
+    run = _lecture.bouncing()
+    assert len(run.rates) == 2_000
+    assert run.losses[-1] == pytest.approx(25.08, abs=0.005)
+    assert run.grad_norms[-1] == pytest.approx(100.0, abs=0.05)
+    assert run.turning == pytest.approx(0.9995, abs=0.00005)
+
+
+def test_l3_large_bounces_and_small_never_arrives():
+    large, small = _lecture.bouncing(), _lecture.crawling()
+    assert np.all(np.abs(large.path[:, 1]) > 0.49)
+    assert len(small.rates) == 100_000
+    assert small.turning == 0
+    assert small.path[-1, 0] - small.path[0, 0] == pytest.approx(0.0005, abs=0.000005)
+
+
+def test_l4_a_rate_for_each_parameter_arrives():
+    run = _lecture.adaptive()
+    assert len(run.rates) == 2_000
+    assert np.linalg.norm(run.path[-1]) < 1e-3
+    assert run.losses[-1] < 1e-8
+    sigma = np.sqrt(np.cumsum(run.gradients[:-1] ** 2, axis=0) / np.arange(1, 2_001)[:, None])
+    np.testing.assert_allclose(run.rates, 0.01 / sigma, rtol=1e-9)
+    assert np.all(run.rates[:, 0] > 0.01)
+    assert np.all(run.rates[:, 1] < 0.01)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-13)], ids=["float32", "float64"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["naive", "inplace"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_numpy_steps_make_the_same_update(variant, kind, weight_decay, dtype, tolerance):
+    rng = np.random.default_rng(0)
+    ours = rng.standard_normal((30, 20)).astype(dtype)
+    theirs, grad = ours.copy(), np.zeros_like(ours)
+    settings = {"lr": 0.01, "weight_decay": weight_decay}
+    cls, options = VARIANTS[variant]
+    optimizer = getattr(lrfast, cls)(ours, grads=grad, **options, **settings)
+    step = make_step(kind, variant, theirs, grad, settings)
+    for _ in range(25):
+        grad[...] = rng.standard_normal(grad.shape)
+        optimizer.step()
+        step()
+        np.testing.assert_allclose(theirs, ours, rtol=tolerance, atol=tolerance)
+    assert theirs.dtype == dtype
+
+
+def test_numpy_steps_refuse_what_does_not_exist():
+    array = np.zeros(3)
+    with pytest.raises(TypeError, match="betas"):
+        make_step("naive", "sgd", array, array, {"betas": (0.9, 0.999)})
+    with pytest.raises(KeyError, match="adamax"):
+        make_step("inplace", "adamax", array, array, {})
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(SystemExit, match=r"\(rich\).*pip install 'lrfast\[demo\]'"):
+        demo.run(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["lrfast", "lrfast.demo"])
+def test_import_does_not_need_the_extra(module):
+    code = f"import {module}, sys; print({{'matplotlib', 'rich', 'sklearn', 'threadpoolctl'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
+    assert done.stdout.strip() == "set()"

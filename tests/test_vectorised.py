@@ -1,0 +1,130 @@
+"""The loop of every rule runs in vectors of full width, for both types, on every instruction set.
+
+Read from the record of optimizations that gcc and clang write: their shorter reports (-fopt-info-vec, -Rpass) do not
+say in which function a loop was, so that two vectorised copies of the float loop would pass for float and double.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from typing import NamedTuple
+
+import pytest
+import toolchain
+from toolchain import SOURCES
+
+from lrfast._table import RULES
+
+WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64, "neon": 16}
+ISAS = {"x86_64": ["baseline", "avx2", "avx512"], "aarch64": ["neon"]}
+ELEMENT_SIZES = {"f32": 4, "f64": 8}
+
+
+class Loop(NamedTuple):
+    """Lines first .. last of a file, for one element type."""
+
+    file: str
+    first: int
+    last: int
+    dtype: str
+
+
+class Record(NamedTuple):
+    """Something vectorised; `width` in bytes, 0 if the compiler does not tell."""
+
+    file: str
+    line: int
+    dtype: str
+    width: int
+
+
+def isas() -> list[str]:
+    return ISAS.get(toolchain.machine(), ["baseline"])
+
+
+def loops() -> list[Loop]:
+    """Main loops of the rules and of the reduction. The latter has an inner one over lanes, which may be unrolled."""
+    found = []
+    for path in [*sorted((SOURCES / "rules").glob("*.h")), SOURCES / "reduce.h"]:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if "for (size_t i = 0; i < n; i++)" in line:
+                found += [Loop(path.name, number, number, dtype) for dtype in ELEMENT_SIZES]
+            if "for (size_t i = 0; i < whole; i += LRF_LANES)" in line:
+                found += [Loop(path.name, number, number + 2, dtype) for dtype in ELEMENT_SIZES]
+    return found
+
+
+def missing(isa: str, directory, *flags: str) -> list[Loop]:
+    """Loops that were not vectorised at full width."""
+    target = directory / "kernels.o"
+    command = [*toolchain.CC, *toolchain.quoted_flags(), *toolchain.FLAGS, *flags, "-fsave-optimization-record"]
+    toolchain.run([*command, "-c", SOURCES / f"kernels_{isa}.c", "-o", target], cwd=directory)
+    compressed = list(directory.glob("*.opt-record.json.gz"))
+    if compressed:
+        records = gcc_records(json.loads(gzip.decompress(compressed[0].read_bytes()))[2])
+    else:
+        records = clang_records((directory / "kernels.opt.yaml").read_text())
+    return [loop for loop in loops() if not any(covers(record, loop, WIDTHS[isa]) for record in records)]
+
+
+def covers(record: Record, loop: Loop, width: int) -> bool:
+    place = record.file == loop.file and loop.first <= record.line <= loop.last
+    return place and record.dtype == loop.dtype and record.width in (width, 0)
+
+
+def gcc_records(entries: list[dict]) -> list[Record]:
+    records = []
+    for entry in entries:
+        message = "".join(part for part in entry.get("message", []) if isinstance(part, str))
+        vectors = re.search(r"loop vectorized using (\d+) byte vectors", message)
+        if vectors and entry["kind"] == "success":
+            place = entry["location"]
+            records.append(
+                Record(place["file"].rpartition("/")[2], place["line"], dtype_of(entry["function"]), int(vectors[1]))
+            )
+    return records
+
+
+def clang_records(text: str) -> list[Record]:
+    """The loop vectorizer tells elements per vector; the other one, which sees unrolled loops, tells nothing.
+
+    Sums are in float64 for both types.
+    """
+    records = []
+    for entry in text.split("--- !")[1:]:
+        head = re.match(
+            r"Passed\nPass: +(loop-vectorize|slp-vectorizer)\nName: +(?:Vectorized|StoresVectorized)\n"
+            r"DebugLoc: +\{ File: '[^']*?([^/']+)', Line: (\d+),.*?Function: +(\w+)",
+            entry,
+            re.DOTALL,
+        )
+        if head:
+            file, dtype = head[2], dtype_of(head[4])
+            factor = re.search(r"VectorizationFactor: +'(\d+)'", entry)
+            size = 8 if file == "reduce.h" else ELEMENT_SIZES.get(dtype, 0)
+            records.append(Record(file, int(head[3]), dtype, int(factor[1]) * size if factor else 0))
+    return records
+
+
+def dtype_of(function: str) -> str:
+    return next((dtype for dtype in ELEMENT_SIZES if f"_{dtype}" in function), "")
+
+
+def test_every_rule_has_its_loop():
+    assert len(loops()) == 2 * (len(RULES) + 1)
+
+
+@pytest.mark.parametrize("isa", isas())
+def test_every_loop_is_vectorised_at_full_width(isa, tmp_path):
+    assert missing(isa, tmp_path) == []
+
+
+def test_this_test_can_fail(tmp_path):
+    (tmp_path / "low").mkdir()
+    (tmp_path / "errno").mkdir()
+    isa = isas()[0]
+    assert missing(isa, tmp_path / "low", "-O1") == loops()
+    without_roots = missing(isa, tmp_path / "errno", "-fmath-errno")
+    assert {loop.file for loop in without_roots} >= {"adagrad.h", "adam.h", "rmsprop.h"}
