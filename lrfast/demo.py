@@ -35,7 +35,7 @@ def run(folder: Path, *, quick: bool = False) -> Path:
 
 
 def _require_extra() -> None:
-    missing = [module for module in ("matplotlib", "rich", "sklearn") if find_spec(module) is None]
+    missing = [module for module in ("matplotlib", "rich", "sklearn", "threadpoolctl") if find_spec(module) is None]
     if missing:
         raise SystemExit(
             f"the demo needs modules that are missing here ({', '.join(missing)}): pip install 'lrfast[demo]'"

@@ -17,7 +17,7 @@ from lrfast import reference
 
 FILE = Path(__file__).with_name("golden.txt")
 
-COUNT = 1061
+COUNT = 3109
 UPDATES = 300
 LATE_STEPS = (5000, 123_456_789, 2**40)
 TILE, LANES = 1024, 32

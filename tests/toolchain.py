@@ -46,6 +46,7 @@ def quoted_flags() -> list[str]:
 
 def run(command: list[object], **kwargs: object) -> str:
     """What a command prints on stdout; an AssertionError with all that it says if it fails."""
+    __tracebackhide__ = True
     words = [str(word) for word in command]
     if shutil.which(words[0]) is None:
         package = "gcc libc6-dev" if words[0] in (CC[0], "nm") else words[0]
@@ -73,6 +74,7 @@ def build_program(source: Path, objects: list[Path], directory: Path) -> Path:
 
 def run_program(program: Path, *arguments: str, isa: str | None = None) -> str:
     """What a program prints, run with LRFAST_ISA as given or unset."""
+    __tracebackhide__ = True
     environment = {name: value for name, value in os.environ.items() if name != "LRFAST_ISA"}
     if isa is not None:
         environment["LRFAST_ISA"] = isa

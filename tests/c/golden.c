@@ -3,7 +3,7 @@
  * instruction sets that run here. */
 #include "check.h"
 
-enum { COUNT = 1061, UPDATES = 300, BUFFERS = 4 }; /* COUNT: a tile, a whole vector of lanes, and a tail */
+enum { COUNT = 3109, UPDATES = 300, BUFFERS = 4 }; /* COUNT: three tiles, a row of lanes, and a tail */
 
 /* After these come single updates far into a training. */
 static const uint64_t late_steps[] = {5000, 123456789, UINT64_C(1) << 40};
