@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-HEADERS = ["lrfast.h", "optimizers.def"]
+HEADERS = ["lrfast.h", "optimizers.def", "pool.h"]
 # -O3 vectorises the loops, the next two let it vectorise square roots and comparisons, the last keeps the same bits.
 CFLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
@@ -47,7 +47,7 @@ class BuildWithCore(build_ext):
         compiler = new_compiler()
         customize_compiler(compiler)
         sources = sorted(str(path) for path in (ROOT / "src_c").glob("*.c"))
-        flags = [*CFLAGS, *WARNINGS, "-fPIC", "-fvisibility=hidden"]
+        flags = [*CFLAGS, *WARNINGS, "-pthread", "-fPIC", "-fvisibility=hidden"]
         objects = compiler.compile(
             [os.path.relpath(source) for source in sources],
             output_dir=self.build_temp,

@@ -33,7 +33,6 @@ cdef extern from "lrfast.h" nogil:
         LRF_OK, LRF_FLOAT32, LRF_FLOAT64
     lrf_status lrf_group_init(lrf_group *, size_t, int)
     lrf_status lrf_options_init(lrf_options *, size_t)
-    lrf_status lrf_step(const lrf_group *, size_t, const lrf_options *, lrf_report *)
     size_t lrf_overlap_scratch_size(const lrf_group *, size_t)
     lrf_status lrf_check_overlap(const lrf_group *, size_t, void *, size_t, lrf_report *)
     const char *lrf_status_text(lrf_status)
@@ -43,11 +42,26 @@ cdef extern from "lrfast.h" nogil:
     size_t lrf_number_offset(const char *)
     const char *lrf_version()
 
+cdef extern from "pool.h" nogil:
+    ctypedef struct lrf_pool:
+        pass
+    lrf_pool *lrf_pool_create(unsigned)
+    int lrf_pool_set_threads(lrf_pool *, unsigned)
+    unsigned lrf_pool_threads(const lrf_pool *)
+    lrf_status lrf_pool_step(lrf_pool *, const lrf_group *, size_t, const lrf_options *, lrf_report *)
+
 cdef extern from *:
     """
     #define lrfast_compiler __VERSION__
+    /* By this symbol threadpoolctl finds the library. */
+    __attribute__((visibility("default"))) const int lrfast_has_a_thread_pool = 1;
     """
     const char *lrfast_compiler
+
+# The pool of this process: no thread before the first large step, and none is ended before the process is.
+cdef lrf_pool *pool = lrf_pool_create(1)
+if pool == NULL:
+    raise MemoryError()
 
 # use_isa("numpy"): plans run on the reference.
 cdef bint numpy_forced = False
@@ -79,6 +93,16 @@ def set_isa(str name):
     numpy_forced = name == "numpy"
     if not numpy_forced:
         lrf_set_isa(name.encode())
+
+
+def get_threads():
+    """Threads that a large step may use."""
+    return lrf_pool_threads(pool)
+
+
+def set_threads(unsigned n):
+    """Takes effect with the next step."""
+    lrf_pool_set_threads(pool, n)
 
 
 def version():
@@ -317,7 +341,7 @@ cdef class Plan:
         self.check_params()
         self.bind_grads(self.grads if grads is None else grads)
         with nogil:
-            status = lrf_step(self.groups, self.group_count, &self.options, &report)
+            status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &report)
         if status != LRF_OK:
             raise refused(status, &report)
         self.updates += 1
@@ -356,7 +380,7 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     lrf_options_init(&options, sizeof(options))
     options.grad_scale = grad_scale
     with nogil:
-        status = lrf_step(&group, 1, &options, &report)
+        status = lrf_pool_step(pool, &group, 1, &options, &report)
     if status != LRF_OK:
         check()
         raise refused(status, &report)

@@ -93,7 +93,7 @@ def train(contestant: Contestant, digits: Digits, *, epochs: int, seed: int, aft
 
     Learning rate: a linear warm-up during the first tenth of all updates, then a cosine down to 0.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] 
+    from threadpoolctl import threadpool_limits
 
     model = MLP(SIZES, seed)
     batches = len(digits.train_labels) // BATCH

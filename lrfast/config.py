@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _fallback
+from . import _fallback, _threads
 
 _extension: Any = None
 _why_no_extension = ""
@@ -77,6 +77,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "compiler": _extension.compiler() if _extension is not None else None,
         "isa": isa(),
         "available isas": list(available_isas()),
+        "threads": _threads.get_num_threads(),
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "platform": platform.platform(),
@@ -137,3 +138,5 @@ def _follow_environment() -> None:
 
 
 _follow_environment()
+if _extension is not None:
+    _threads.start(_extension)

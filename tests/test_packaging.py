@@ -161,9 +161,9 @@ def test_archive_exports_nothing_from_libraries_that_link_it(installed, tmp_path
     archive = installed / "lrfast" / "lib" / "liblrfast.a"
     whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"]
     run([*toolchain.CC, "-shared", *whole, "-lm", "-pthread", "-o", tmp_path / "library.so"])
-    assert {name for name in symbols("-D", tmp_path / "library.so") if name.startswith("lrf")} == set()
+    assert {name for name in symbols("-D", tmp_path / "library.so") if name.startswith("lrf_")} == set()
     (extension,) = (installed / "lrfast").glob("_core.*.so")
-    assert {name for name in symbols("-D", extension) if name.startswith("lrf")} == set()
+    assert {name for name in symbols("-D", extension) if name.startswith("lrf_")} == set()
 
 
 def test_library_built_by_hand_exports_the_header_alone(installed, tmp_path):
