@@ -114,17 +114,15 @@ def lower(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -
             expected, bit = _FLAGS[key]
             flags |= bit if value == expected else 0
         else:
-            for name, x in numbers_of(key, value, renamed):
-                if name in rule.defaults:
-                    numbers[name] = x
+            names = names_of(key, renamed)
+            values = value if isinstance(value, tuple) else (value,)
+            numbers.update((name, x) for name, x in zip(names, values, strict=False) if name in rule.defaults)
     return flags, numbers
 
 
-def numbers_of(key: str, value: Any, renamed: Mapping[str, str]) -> list[tuple[str, float]]:
+def names_of(key: str, renamed: Mapping[str, str]) -> tuple[str, ...]:
     """The numbers of the C API that one setting stands for."""
-    if key == "betas":
-        return [(f"beta{i}", beta) for i, beta in enumerate(value, start=1)]
-    return [(renamed.get(key, key), value)]
+    return ("beta1", "beta2") if key == "betas" else (renamed.get(key, key),)
 
 
 # Setting, the value that sets the flag, and the flag of lrfast.h.

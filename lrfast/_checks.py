@@ -50,6 +50,8 @@ def number(name: str, value: Any, where: str = "") -> float:
 
 def hyper_parameter(name: str, value: Any, where: str = "") -> Any:
     """A checked option of an optimizer in its plain form: float, pair of floats, bool or str."""
+    if type(value) is float and 0 <= value < 1 and name in _NUMBERS:
+        return value  # in every range; schedules pass here on every step
     if name == "betas":
         try:
             first, second = value

@@ -117,11 +117,17 @@ def compiler():
 
 # ---- groups and tensors -----------------------------------------------------------------------------------------
 
+cdef dict known_offsets = {}
+
+
 cdef int set_number(lrf_group *group, str name, double value) except -1:
-    cdef size_t offset = lrf_number_offset(name.encode())
-    if offset == SIZE_MAX:
-        raise KeyError(name)
-    (<double *>(<char *>group + offset))[0] = value
+    offset = known_offsets.get(name)
+    if offset is None:
+        offset = lrf_number_offset(name.encode())
+        if offset == SIZE_MAX:
+            raise KeyError(name)
+        known_offsets[name] = offset
+    (<double *>(<char *>group + <size_t>offset))[0] = value
     return 0
 
 
@@ -234,16 +240,25 @@ cdef class Plan:
         """Completed updates of tensor i."""
         return self.tensors[i].step
 
-    def assign(self, Py_ssize_t index, str key, value, numbers):
-        """Takes over the already checked value of a scheduled setting of a group."""
+    def assign(self, Py_ssize_t index, str key, value, tuple names):
+        """Takes over the already checked value of a scheduled setting, which stands for these numbers of the C API."""
         cdef dict settings = <dict>self.settings[index]
-        cdef Py_ssize_t i
+        cdef list known = <list>self.known_settings[index]
+        cdef Py_ssize_t position = 0, place = 0, i
+        cdef PyObject *name
+        cdef PyObject *old
         settings[key] = value
-        self.known_settings[index] = list(settings.values())
+        while PyDict_Next(settings, &position, &name, &old):
+            if <object>name == key:
+                known[place] = value
+            place += 1
         for i in range(self.group_count):
             if self.group_of_run[i] == index:
-                for name, x in numbers:
-                    set_number(&self.groups[i], name, x)
+                if type(value) is tuple:
+                    for part, x in zip(names, value):
+                        set_number(&self.groups[i], part, x)
+                else:
+                    set_number(&self.groups[i], names[0], value)
 
     cdef bint unchanged(self, Py_ssize_t index) noexcept:
         cdef list known = <list>self.known_settings[index]

@@ -44,7 +44,7 @@ class ReferencePlan:
                 self._refresh(i)
                 self._settings[i] = dict(group.settings)
 
-    def assign(self, i: int, key: str, value: Any, numbers: Sequence[tuple[str, float]]) -> None:
+    def assign(self, i: int, key: str, value: Any, names: Sequence[str]) -> None:
         """Takes over the already checked value of a scheduled setting of group i."""
         self._bindings.groups[i].settings[key] = value
         self._settings[i][key] = value

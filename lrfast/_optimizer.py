@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _checkpoint, _checks, config
-from ._bindings import Array, Bindings, Group, lower, numbers_of
+from ._bindings import Array, Bindings, Group, lower, names_of
 from ._table import RULES, Rule
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -275,14 +275,18 @@ class Optimizer:
 
     def _apply_schedules(self) -> None:
         """Writes the values of update t into the groups; all are checked before the first is written."""
-        t = self.updates
-        self._plan.refresh_changed()  # so that an edited scheduled value is refused, not overwritten
-        values = [
-            (i, key, _checks.hyper_parameter(key, _value_at(key, schedule, t), f"group {i}, schedule at t={t}: "))
-            for i, key, schedule in self._scheduled
-        ]
-        for i, key, value in values:
-            self._plan.assign(i, key, value, numbers_of(key, value, self._renamed))
+        plan = self._plan
+        t = plan.updates
+        plan.refresh_changed()  # so that an edited scheduled value is refused, not overwritten
+        values = []
+        for i, key, schedule, _ in self._scheduled:
+            try:
+                value = schedule(t) if callable(schedule) else _value_at(key, schedule, t)
+                values.append(_checks.hyper_parameter(key, value))
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"group {i}, schedule at t={t}: {error}") from error
+        for (i, key, _, names), value in zip(self._scheduled, values, strict=True):
+            plan.assign(i, key, value, names)
             self._written[i][key] = value
 
     # ---- binding ---------------------------------------------------------------------------------------------
@@ -343,7 +347,11 @@ class Optimizer:
             group.settings["params"][:] = arrays[group.first : group.stop]
         self._bindings = bindings
         self._written = [dict(group) for group in self.param_groups]
-        self._scheduled = [(i, key, s) for i, group in enumerate(self.schedules) for key, s in group.items()]
+        self._scheduled = [
+            (i, key, schedule, names_of(key, self._renamed))
+            for i, group in enumerate(self.schedules)
+            for key, schedule in group.items()
+        ]
         self._plan = config.plan_class()(bindings, self._refresh, steps, updates)
         self.state = tuple(State(self, i) for i in range(len(arrays)))
 

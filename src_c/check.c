@@ -224,6 +224,8 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *
         report->group = i;
         if (!lrf_find_rule(groups[i].rule))
             return refuse(report, "rule", LRF_BAD_RULE);
+        if (groups[i].dtype != LRF_FLOAT32 && groups[i].dtype != LRF_FLOAT64)
+            return refuse(report, "dtype", LRF_BAD_DTYPE);
         if (groups[i].count > 0 && !groups[i].tensors)
             return refuse(report, "tensors", LRF_NULL_POINTER);
     }
@@ -238,6 +240,11 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *
             void *buffers[BUFFERS];
             const char *names[BUFFERS];
             const size_t buffer_count = list_buffers(rule, tensor, buffers, names);
+            if (tensor->count > (uint64_t)PTRDIFF_MAX / lrf_element_size(&groups[i])) {
+                report->group = i;
+                report->tensor = j;
+                return refuse(report, "count", LRF_BAD_COUNT);
+            }
             for (size_t k = 0; k < buffer_count && tensor->count > 0; k++)
                 if (buffers[k])
                     spans[n++] = (span){

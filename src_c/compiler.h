@@ -27,6 +27,13 @@
 #define LRF_NOINLINE __attribute__((noinline))
 #define LRF_UNUSED __attribute__((unused))
 
+/* Before a short inner loop that clang would unroll instead of vectorising it (2.5 times as slow). */
+#if defined(__clang__)
+#define LRF_DO_NOT_UNROLL _Pragma("clang loop unroll(disable)")
+#else
+#define LRF_DO_NOT_UNROLL
+#endif
+
 /* The archive is linked into other people's libraries: nothing is exported from there unless they say so. */
 #define LRF_HIDDEN __attribute__((visibility("hidden")))
 

@@ -15,7 +15,7 @@
  *
  * Build by hand from the sources, every instruction set included, or link the archive of the Python package:
  *
- *     cc -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -c src_c/<star>.c      (<star>: the asterisk)
+ *     cd src_c && cc -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -c *.c
  *     cc app.c -I$(python3 -c 'import lrfast; print(lrfast.get_include())') \
  *              -L$(python3 -c 'import lrfast; print(lrfast.get_library_dir())') -llrfast -lm
  *
@@ -166,7 +166,7 @@ typedef struct lrf_job {
     const void *kernels;
     size_t tiles;
     double grad_norm, clip_factor;
-    uint32_t phase, reserved;
+    uint32_t phase, needs_norm;
 } lrf_job;
 
 /*     lrf_status status = lrf_begin(&job, groups, group_count, &options, &report);      // one thread

@@ -9,9 +9,11 @@ LRF_KERNELS_TARGET static double LRF_TYPED(sum_squares)(const lrf_tensor *tensor
     const size_t whole = n - n % LRF_LANES;
     double lanes[LRF_LANES] = {0};
 
-    for (size_t i = 0; i < whole; i += LRF_LANES)
+    for (size_t i = 0; i < whole; i += LRF_LANES) {
+        LRF_DO_NOT_UNROLL
         for (size_t lane = 0; lane < LRF_LANES; lane++)
             lanes[lane] += (double)g[i + lane] * (double)g[i + lane];
+    }
     for (size_t lane = 0; lane < n - whole; lane++)
         lanes[lane] += (double)g[whole + lane] * (double)g[whole + lane];
     for (size_t half = LRF_LANES / 2; half > 0; half /= 2)

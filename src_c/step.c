@@ -32,7 +32,10 @@ static int needs_norm(const lrf_options *options)
 
 size_t lrf_work_size(const lrf_group *groups, size_t group_count, const lrf_options *options)
 {
-    return options && needs_norm(options) ? count_tiles(groups, group_count) * sizeof(double) : 0;
+    const lrf_fpenv saved = lrf_fpenv_enter();
+    const int needed = options && needs_norm(options);
+    lrf_fpenv_leave(saved);
+    return needed ? count_tiles(groups, group_count) * sizeof(double) : 0;
 }
 
 /* ---- phases ---------------------------------------------------------------------------------------------- */
@@ -80,7 +83,7 @@ static LRF_NOINLINE void run_tiles(const lrf_job *job, size_t first, size_t end)
         const lrf_group *group = &job->groups[i];
         lrf_update *const update = kernels->update[group->dtype - LRF_FLOAT32][group->rule];
         lrf_scalars scalars;
-        uint64_t scalars_step = 0;
+        const lrf_tensor *scalars_of = NULL; /* a tensor at the step that they belong to */
 
         for (size_t j = 0; j < group->count && tile < end; j++) {
             const lrf_tensor *tensor = &group->tensors[j];
@@ -92,10 +95,10 @@ static LRF_NOINLINE void run_tiles(const lrf_job *job, size_t first, size_t end)
                 if (job->phase == NORM) {
                     norm_of_run(job, group, &run);
                 } else {
-                    if (scalars_step != tensor->step + 1) {
-                        scalars_step = tensor->step + 1;
-                        lrf_compute_scalars(&scalars, group, scalars_step, job->options.grad_scale * job->clip_factor);
-                    }
+                    if (!scalars_of || scalars_of->step != tensor->step)
+                        lrf_compute_scalars(&scalars, group, tensor->step + 1,
+                                            job->options.grad_scale * job->clip_factor);
+                    scalars_of = tensor;
                     const size_t begin = skipped * LRF_TILE, n = elements_from(&run);
                     const size_t head = elements_to_cache_line(tensor, begin, n, lrf_element_size(group));
                     if (head > 0)
@@ -125,10 +128,36 @@ static LRF_NOINLINE void finish_norm(lrf_job *job)
 
 /* ---- the public calls ------------------------------------------------------------------------------------ */
 
+/* Not inlined for the same reason as run_tiles: comparisons raise flags, too. */
+static LRF_NOINLINE lrf_status begin(lrf_job *job, lrf_report *report)
+{
+    const lrf_options *options = &job->options;
+    const lrf_status status = lrf_check(job->groups, job->group_count, options, report);
+
+    if (status != LRF_OK)
+        return status;
+    job->kernels = lrf_active_kernels();
+    if (!job->kernels) {
+        report->what = "LRFAST_ISA";
+        return LRF_BAD_ISA;
+    }
+    job->tiles = count_tiles(job->groups, job->group_count);
+    job->needs_norm = needs_norm(options) ? 1 : 0;
+    if (job->needs_norm && job->tiles > 0 &&
+        (!options->work || (uintptr_t)options->work % sizeof(double) ||
+         options->work_size / sizeof(double) < job->tiles)) {
+        report->what = "options.work";
+        return LRF_BAD_WORK;
+    }
+    job->phase = BEGUN;
+    return LRF_OK;
+}
+
 lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, const lrf_options *options,
                      lrf_report *report)
 {
     lrf_report unused;
+    lrf_fpenv saved;
     lrf_status status;
 
     report = report ? report : &unused;
@@ -142,24 +171,10 @@ lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, 
         job->options = *options;
     else
         lrf_options_init(&job->options, sizeof job->options);
-
-    status = lrf_check(groups, group_count, &job->options, report);
-    if (status != LRF_OK)
-        return status;
-    job->kernels = lrf_active_kernels();
-    if (!job->kernels) {
-        report->what = "LRFAST_ISA";
-        return LRF_BAD_ISA;
-    }
-    job->tiles = count_tiles(groups, group_count);
-    if (needs_norm(&job->options) && job->tiles > 0 &&
-        (!job->options.work || (uintptr_t)job->options.work % sizeof(double) ||
-         job->options.work_size / sizeof(double) < job->tiles)) {
-        report->what = "options.work";
-        return LRF_BAD_WORK;
-    }
-    job->phase = BEGUN;
-    return LRF_OK;
+    saved = lrf_fpenv_enter();
+    status = begin(job, report);
+    lrf_fpenv_leave(saved);
+    return status;
 }
 
 int lrf_next(lrf_job *job)

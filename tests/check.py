@@ -33,14 +33,17 @@ LIBRARIES = {
 GCC = {"CC": "gcc", "CXX": "g++"}
 CLANG = {"CC": "clang", "CXX": "clang++"}
 SANITIZED = {"LRFAST_TEST_FLAGS": "-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"}
+# Forked children that start threads are what the pool is for.
+THREADS = {"LRFAST_TEST_FLAGS": "-g -fsanitize=thread", "TSAN_OPTIONS": "die_after_fork=0 halt_on_error=1"}
 AARCH64 = {"CC": "aarch64-linux-gnu-gcc -static", "CXX": "", "LRFAST_TEST_RUNNER": "qemu-aarch64"}
 
-# Name, environment of tests/toolchain.py, tests.
+# Name, environment of tests/toolchain.py, arguments of pytest.
 CONFIGURATIONS = [
     ("gcc", GCC, ["test_c.py", "test_vectorised.py"]),
     ("clang", CLANG, ["test_c.py", "test_vectorised.py"]),
     ("gcc, address and undefined behaviour sanitizers", {**GCC, **SANITIZED}, ["test_c.py"]),
     ("clang, address and undefined behaviour sanitizers", {**CLANG, **SANITIZED}, ["test_c.py"]),
+    ("gcc, thread sanitizer", {**GCC, **THREADS}, ["test_c.py", "-k", "pool or threads"]),
     ("aarch64 under qemu", AARCH64, ["test_c.py", "test_vectorised.py"]),
 ]
 
@@ -75,8 +78,7 @@ def missing_packages() -> dict[str, str]:
 
 def passes(name: str, environment: dict[str, str], tests: list[str]) -> bool:
     """Whether tests pass in an environment."""
-    paths = [str(ROOT / "tests" / test) for test in tests]
-    return run(name, [sys.executable, "-m", "pytest", "-q", *paths], ROOT, environment)
+    return run(name, [sys.executable, "-m", "pytest", "-q", *tests], ROOT / "tests", environment)
 
 
 def passes_with_extension_by_clang() -> bool:

@@ -11,12 +11,12 @@ import subprocess
 import sys
 
 import pytest
-import toolchain
-from toolchain import EXAMPLES, PROGRAMS, SOURCES, build_objects, build_program, run, run_program
 
 import lrfast
 
 import golden
+import toolchain
+from toolchain import EXAMPLES, PROGRAMS, SOURCES, build_objects, build_program, run, run_program
 
 # Valid in every C and C++.
 USER = """

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toolchain
-from toolchain import EXAMPLES, ROOT, SOURCES, run
 
 import lrfast
+
+import toolchain
+from toolchain import EXAMPLES, ROOT, SOURCES, run
 
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "node_modules")
 COMPLETE = {**os.environ, "LRFAST_REQUIRE_EXT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}

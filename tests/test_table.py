@@ -7,14 +7,14 @@ import inspect
 import re
 
 import pytest
-import toolchain
-from toolchain import SOURCES
 
 from lrfast import functional, optim, reference
-from lrfast._bindings import _FLAGS, numbers_of
+from lrfast._bindings import _FLAGS, lower
 from lrfast._table import RULES
 
+import toolchain
 from cases import VARIANTS, unused_rules
+from toolchain import SOURCES
 
 CLASSES = [getattr(optim, name) for name in optim.__all__ if name != "Optimizer"]
 NUMBERS = [
@@ -190,10 +190,10 @@ def test_settings_of_a_class_are_those_of_its_reference(cls):
 def test_defaults_of_a_class_are_those_of_the_table(cls):
     """Except momentum: 0 in a class means a rule without it."""
     settings = defaults_of(cls.__init__, "grads", *cls._construction_only)
-    numbers = dict(pair for key, value in settings.items() for pair in numbers_of(key, value, cls._renamed))
     chosen = RULES[cls._rule(cls._structure(defaults_of(cls.__init__)))]
     family = [rule for rule in RULES.values() if rule.family == chosen.family]
     for rule in family:
-        shared = set(rule.defaults) & set(numbers) - {"momentum", *cls._renamed.values()}
+        _, numbers = lower(rule, settings, cls._renamed)
+        shared = set(numbers) - {"momentum", *cls._renamed.values()}
         assert {name: numbers[name] for name in shared} == {name: rule.defaults[name] for name in shared}, rule.name
         assert {"lr", "eps"} & set(rule.defaults) <= shared

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import lrfast
-from cases import VARIANTS, make_grads, make_params, same_bits
 from lrfast._threads import default_threads
+
+from cases import VARIANTS, make_grads, make_params, same_bits
 
 SIZES = [300_000, 5, 0, 1024, 70_001]  # elements: one that is worth several threads, and odd ones
 

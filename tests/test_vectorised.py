@@ -12,10 +12,11 @@ import re
 from typing import NamedTuple
 
 import pytest
-import toolchain
-from toolchain import SOURCES
 
 from lrfast._table import RULES
+
+import toolchain
+from toolchain import SOURCES
 
 WIDTHS = {"baseline": 16, "avx2": 32, "avx512": 64, "neon": 16}
 ISAS = {"x86_64": ["baseline", "avx2", "avx512"], "aarch64": ["neon"]}

@@ -39,7 +39,7 @@ def has_cxx() -> bool:
 
 def quoted_flags() -> list[str]:
     """The flags of the line by which lrfast.h tells to build the sources by hand."""
-    line = re.search(r"^ \*\s+cc (.+) -c src_c/<star>\.c", (SOURCES / "lrfast.h").read_text(), re.MULTILINE)
+    line = re.search(r"^ \*\s+cd src_c && cc (.+) -c \*\.c$", (SOURCES / "lrfast.h").read_text(), re.MULTILINE)
     assert line, "lrfast.h no longer tells how to build by hand"
     return line[1].split()
 
