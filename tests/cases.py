@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -35,20 +36,20 @@ for _cls in lrfast.optim.all_optimizers():
     if not any(cls is _cls for cls, _ in VARIANTS.values()):
         VARIANTS[_cls.__name__.lower()] = (_cls, {})
 
+_EXTREMES: list[dict[str, Any]] = [
+    *[{"lr": x} for x in (0.0, 10.0)],
+    *[{"eps": x} for x in (0.0, 1e30)],
+    *[{"alpha": x} for x in (0.0, 0.3, 1 - 2**-20)],
+    *[{"betas": x} for x in [(0.0, 0.0), (0.5, 0.5), (0.3, 0.99999), (0.99, 0.0), (1 - 2**-53, 1 - 2**-53)]],
+]
+
 # Corners of the hyper-parameters: (variant, settings on top of it).
 CORNERS: list[tuple[str, dict[str, Any]]] = [
-    *[(name, {"lr": 0.0}) for name in VARIANTS],
-    *[(name, {"lr": 10.0}) for name in VARIANTS],
-    *[(name, {"eps": 0.0}) for name, (cls, _) in VARIANTS.items() if cls is not lrfast.SGD],
-    *[(name, {"eps": 1e30}) for name, (cls, _) in VARIANTS.items() if cls is not lrfast.SGD],
-    *[(name, {"alpha": 0.0}) for name, (cls, _) in VARIANTS.items() if cls is lrfast.RMSprop],
-    *[(name, {"alpha": 0.3}) for name, (cls, _) in VARIANTS.items() if cls is lrfast.RMSprop],
-    *[(name, {"alpha": 1 - 2**-20}) for name, (cls, _) in VARIANTS.items() if cls is lrfast.RMSprop],
     *[
-        (name, {"betas": betas})
+        (name, extreme)
         for name, (cls, _) in VARIANTS.items()
-        if issubclass(cls, lrfast.Adam)
-        for betas in [(0.0, 0.0), (0.5, 0.5), (0.3, 0.99999), (0.99, 0.0), (1 - 2**-53, 1 - 2**-53)]
+        for extreme in _EXTREMES
+        if set(extreme) <= set(signature(cls).parameters)
     ],
     ("momentum", {"momentum": 1.5}),
     ("momentum", {"dampening": -2.0}),
