@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__, config
+from ._threads import num_threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--dtypes", nargs="+", choices=DTYPES, default=("float32",), metavar="DTYPE")
     bench.add_argument("--isas", nargs="+", choices=isas, default=(config.isa(),), metavar="ISA", help=", ".join(isas))
     bench.add_argument("--rounds", type=int, default=5, help="medians are over this many (default: 5)")
+    bench.add_argument("--threads", type=int, default=1, metavar="N", help="of lrfast (default: 1, like the others)")
     bench.add_argument("--all", action="store_true", help="every rule, dtype and instruction set")
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write everything with its provenance")
 
@@ -55,7 +57,9 @@ def _bench(chosen: argparse.Namespace) -> None:
     dtypes = bench.DTYPES if chosen.all else chosen.dtypes
     isas = config.available_isas() if chosen.all else chosen.isas
     config.show_config()
-    calls = bench.overhead(max(chosen.rounds, 5))
+    with num_threads(chosen.threads):
+        calls = bench.overhead(max(chosen.rounds, 5))
+        results = list(bench.run(rules, chosen.sizes, dtypes, isas, chosen.rounds))
     print("\none bound step():")
     for call in calls:
         print(
@@ -63,7 +67,6 @@ def _bench(chosen: argparse.Namespace) -> None:
             f"(in-place NumPy {call['inplace'] * 1e6:.2f} us)"
         )
     print()
-    results = list(bench.run(rules, chosen.sizes, dtypes, isas, chosen.rounds))
     bench.report(results)
     if chosen.json:
         chosen.json.write_text(bench.to_json(results, calls) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The reference against exact arithmetic, and against PyTorch where that is installed (`make check` sees to it).
+"""The reference against exact arithmetic, and against PyTorch where that is installed.
 
 The oracle is written from the papers' formulas in mpmath, not from the reference's code. One step at a time from the
 same float state, so that the error is that of one operation chain: at most one unit in the last place per rounding,
