@@ -129,9 +129,13 @@ def report(results: Sequence[Result]) -> None:
 
 def to_json(results: Sequence[Result], calls: Sequence[dict[str, Any]]) -> str:
     """Everything measured, and where it was measured."""
+    return json.dumps({"provenance": provenance(), "results": [asdict(r) for r in results], "calls": calls}, indent=1)
+
+
+def provenance() -> dict[str, Any]:
+    """Machine, compiler, versions, commit, time."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    provenance = {**(config.show_config("dicts") or {}), "commit": _commit(), "time": now}
-    return json.dumps({"provenance": provenance, "results": [asdict(r) for r in results], "calls": calls}, indent=1)
+    return {**(config.show_config("dicts") or {}), "commit": _commit(), "time": now}
 
 
 def _streams(grad: Any, written: list[Any]) -> dict[str, Callable[[], None]]:
@@ -142,7 +146,9 @@ def _streams(grad: Any, written: list[Any]) -> dict[str, Callable[[], None]]:
         return {}
     floats = [a.view(np.float32) for a in written]
     return {
-        f"stream {isa}": Stream(isa, grad.view(np.float32), floats) for isa in lrfast.available_isas() if isa != "numpy"
+        f"stream {isa}": Stream(isa, [(grad.view(np.float32), floats)])
+        for isa in lrfast.available_isas()
+        if isa != "numpy"
     }
 
 
