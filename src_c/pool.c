@@ -14,9 +14,10 @@
 
 #include "compiler.h"
 
-/* A thread has at least so many tiles, or calling it costs more than it saves: the second figure holds where it sleeps
- * and has to be woken first (measured: 0.5 us and 30 us). */
-enum { TILES_PER_THREAD = 24, TILES_PER_SLEEPER = 128 };
+/* A thread has at least TILES_PER_THREAD, or calling it costs more than it saves (measured: 0.5 us). To wake one that
+ * sleeps costs the caller as much as 100,000 elements (30 us, in a virtual machine); that is done for a step of
+ * TILES_TO_WAKE, or when steps follow each other so closely that the thread will not fall asleep again. */
+enum { TILES_PER_THREAD = 48, TILES_TO_WAKE = 1024 };
 
 /* Each thread has so many chunks of its own, the same ones in every step of a size. Whoever is done takes over chunks
  * that nobody has begun, so that no step waits for a thread that the system has not yet woken. */
@@ -24,7 +25,7 @@ enum { CHUNKS = 4 };
 
 /* How long a thread waits actively before it sleeps: longer than the gap between the phases of a step, much shorter
  * than a backward pass. */
-enum { SPIN_NS = 20000, SPINS_PER_CLOCK = 32 };
+enum { SPIN_NS = 50000, SPINS_PER_CLOCK = 32 };
 
 /* Begun chunks of one thread: generation << 16 | count; on a cache line of its own. */
 struct progress {
@@ -32,26 +33,30 @@ struct progress {
     char padding[64 - sizeof(atomic_ullong)];
 };
 
+struct worker {
+    lrf_pool *pool;
+    unsigned index; /* among the threads of a step, from 1; 0 is the caller */
+    unsigned long long seen;
+    atomic_uint asleep;
+    pthread_cond_t wake;
+    pthread_t thread;
+};
+
 struct lrf_pool {
     atomic_ullong ticket;      /* what there is to do: generation << 16 | threads; 0 threads end the workers */
     atomic_uint pending;       /* chunks not yet done */
-    atomic_uint sleepers;      /* workers that wait for `wake` */
     atomic_uint caller_sleeps; /* the caller waits for `done` */
     atomic_uint limit;         /* threads asked for, the caller included */
+    atomic_uint workers;       /* running */
     atomic_flag busy;
-    atomic_int spinning; /* whether waiting actively makes sense: threads <= processors */
-    atomic_int owner;    /* process that the workers belong to */
+    atomic_int spinning;   /* whether waiting actively makes sense: threads <= processors */
+    atomic_int owner;      /* process that the workers belong to */
+    atomic_llong last_end; /* of a step on several threads, in ns */
     lrf_job *job;
-    unsigned workers; /* running */
     pthread_mutex_t mutex;
-    pthread_cond_t wake, done;
+    pthread_cond_t done;
     struct progress progress[LRF_POOL_MAX_THREADS];
-    struct worker {
-        lrf_pool *pool;
-        unsigned index; /* among the threads of a step, from 1; 0 is the caller */
-        unsigned long long seen;
-        pthread_t thread;
-    } worker[LRF_POOL_MAX_THREADS];
+    struct worker worker[LRF_POOL_MAX_THREADS];
 };
 
 /* ---- waiting --------------------------------------------------------------------------------------------- */
@@ -68,26 +73,27 @@ static unsigned long long ticket_of(lrf_pool *pool)
     return atomic_load(&pool->ticket);
 }
 
-/* Waits for a ticket other than `seen`: first actively, then asleep. */
-static unsigned long long await_ticket(lrf_pool *pool, unsigned long long seen)
+/* Waits for a ticket other than the one that this worker saw last: first actively, then asleep. */
+static void await_ticket(struct worker *self)
 {
+    lrf_pool *const pool = self->pool;
     unsigned long long ticket = ticket_of(pool);
 
     if (atomic_load_explicit(&pool->spinning, memory_order_relaxed)) {
         const long long end = now_ns() + SPIN_NS;
-        while (ticket == seen && now_ns() < end)
-            for (int i = 0; i < SPINS_PER_CLOCK && (ticket = ticket_of(pool)) == seen; i++)
+        while (ticket == self->seen && now_ns() < end)
+            for (int i = 0; i < SPINS_PER_CLOCK && (ticket = ticket_of(pool)) == self->seen; i++)
                 lrf_relax();
     }
-    if (ticket == seen) {
+    if (ticket == self->seen) {
         pthread_mutex_lock(&pool->mutex);
-        atomic_fetch_add(&pool->sleepers, 1);
-        while ((ticket = ticket_of(pool)) == seen)
-            pthread_cond_wait(&pool->wake, &pool->mutex);
-        atomic_fetch_sub(&pool->sleepers, 1);
+        atomic_store(&self->asleep, 1);
+        while ((ticket = ticket_of(pool)) == self->seen)
+            pthread_cond_wait(&self->wake, &pool->mutex);
+        atomic_store(&self->asleep, 0);
         pthread_mutex_unlock(&pool->mutex);
     }
-    return ticket;
+    self->seen = ticket;
 }
 
 static void await_chunks(lrf_pool *pool)
@@ -108,16 +114,18 @@ static void await_chunks(lrf_pool *pool)
     }
 }
 
-/* The store of the ticket and the load of `sleepers` are sequentially consistent, as are their counterparts in
- * await_ticket: either the worker sees the ticket, or it is counted here. */
-static void issue_ticket(lrf_pool *pool, unsigned long long ticket)
+/* Tells the first workers, and wakes those of them that sleep; the others may sleep on. The store of the ticket and the
+ * load of `asleep` are sequentially consistent, as are their counterparts in await_ticket: either the worker sees the
+ * ticket, or it is seen to be asleep. */
+static void issue_ticket(lrf_pool *pool, unsigned long long ticket, unsigned workers)
 {
     atomic_store(&pool->ticket, ticket);
-    if (atomic_load(&pool->sleepers) > 0) {
-        pthread_mutex_lock(&pool->mutex);
-        pthread_mutex_unlock(&pool->mutex); /* who is counted but not yet waiting gets to wait */
-        pthread_cond_broadcast(&pool->wake);
-    }
+    for (unsigned i = 0; i < workers; i++)
+        if (atomic_load(&pool->worker[i].asleep)) {
+            pthread_mutex_lock(&pool->mutex);
+            pthread_mutex_unlock(&pool->mutex); /* one that is about to wait gets there */
+            pthread_cond_signal(&pool->worker[i].wake);
+        }
 }
 
 /* ---- chunks ---------------------------------------------------------------------------------------------- */
@@ -159,15 +167,14 @@ static void run_chunks(lrf_pool *pool, unsigned long long ticket, unsigned self)
 
 static void *work(void *argument)
 {
-    const struct worker *self = argument;
-    unsigned long long seen = self->seen;
+    struct worker *const self = argument;
 
     for (;;) {
-        seen = await_ticket(self->pool, seen);
-        if ((seen & 0xffff) == 0)
+        await_ticket(self);
+        if ((self->seen & 0xffff) == 0)
             return NULL;
-        if (self->index < (seen & 0xffff))
-            run_chunks(self->pool, seen, self->index);
+        if (self->index < (self->seen & 0xffff))
+            run_chunks(self->pool, self->seen, self->index);
     }
 }
 
@@ -186,15 +193,20 @@ static unsigned processors(void)
 /* Brings the number of workers to limit - 1; fewer if the system refuses. */
 static void start_workers(lrf_pool *pool, unsigned limit)
 {
+    unsigned n = atomic_load(&pool->workers);
     sigset_t all, before;
 
-    if (pool->workers + 1 >= limit)
+    if (n + 1 >= limit)
         return;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: signals are the host's business */
-    while (pool->workers + 1 < limit) {
-        struct worker *worker = &pool->worker[pool->workers];
-        *worker = (struct worker){.pool = pool, .index = pool->workers + 1, .seen = ticket_of(pool)};
+    for (; n + 1 < limit; n++) {
+        struct worker *worker = &pool->worker[n];
+        worker->pool = pool;
+        worker->index = n + 1;
+        worker->seen = ticket_of(pool);
+        atomic_store(&worker->asleep, 0);
+        pthread_cond_init(&worker->wake, NULL);
         if (pthread_create(&worker->thread, NULL, work, worker) != 0)
             break;
 #if defined(__linux__)
@@ -202,22 +214,19 @@ static void start_workers(lrf_pool *pool, unsigned limit)
         snprintf(name, sizeof name, "lrfast-%u", worker->index);
         pthread_setname_np(worker->thread, name);
 #endif
-        pool->workers++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    atomic_store(&pool->spinning, pool->workers + 1 <= processors());
+    atomic_store(&pool->workers, n);
 }
 
 static void init_sync(lrf_pool *pool)
 {
     pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
     atomic_store(&pool->ticket, 1ull << 16);
     atomic_store(&pool->pending, 0);
-    atomic_store(&pool->sleepers, 0);
     atomic_store(&pool->caller_sleeps, 0);
-    pool->workers = 0;
+    atomic_store(&pool->workers, 0);
 }
 
 /* Whether the pool is ours for this step. In a forked child the workers are gone, and locks and flags are as some
@@ -271,13 +280,27 @@ unsigned lrf_pool_threads(const lrf_pool *pool)
     return atomic_load(&pool->limit);
 }
 
+/* Whether so many threads wait actively. */
+static int are_awake(lrf_pool *pool, unsigned threads)
+{
+    if (atomic_load(&pool->workers) + 1 < threads)
+        return 0;
+    for (unsigned i = 0; i + 1 < threads; i++)
+        if (atomic_load(&pool->worker[i].asleep))
+            return 0;
+    return 1;
+}
+
 /* How many threads this step is worth. */
-static unsigned threads_for(const lrf_pool *pool, size_t tiles)
+static unsigned threads_for(lrf_pool *pool, size_t tiles)
 {
     const unsigned limit = pool ? lrf_pool_threads(pool) : 1;
-    const size_t enough = pool && atomic_load(&pool->sleepers) > 0 ? TILES_PER_SLEEPER : TILES_PER_THREAD;
-    const size_t worthwhile = tiles / enough;
-    return worthwhile >= limit ? limit : worthwhile > 1 ? (unsigned)worthwhile : 1;
+    const size_t worthwhile = tiles / TILES_PER_THREAD;
+    const unsigned threads = worthwhile >= limit ? limit : worthwhile > 1 ? (unsigned)worthwhile : 1;
+
+    if (threads == 1 || tiles >= TILES_TO_WAKE || are_awake(pool, threads))
+        return threads;
+    return now_ns() - atomic_load_explicit(&pool->last_end, memory_order_relaxed) < SPIN_NS ? threads : 1;
 }
 
 static void run_phase(lrf_pool *pool, lrf_job *job, unsigned threads)
@@ -288,7 +311,7 @@ static void run_phase(lrf_pool *pool, lrf_job *job, unsigned threads)
     atomic_store(&pool->pending, threads * CHUNKS);
     for (unsigned i = 0; i < threads; i++)
         atomic_store(&pool->progress[i].begun, generation << 16);
-    issue_ticket(pool, generation << 16 | threads);
+    issue_ticket(pool, generation << 16 | threads, threads - 1);
     run_chunks(pool, generation << 16 | threads, 0);
     await_chunks(pool);
 }
@@ -305,6 +328,7 @@ lrf_status lrf_pool_step(lrf_pool *pool, const lrf_group *groups, size_t group_c
     threads = threads_for(pool, job.tiles);
     if (threads > 1 && take(pool)) {
         start_workers(pool, threads);
+        atomic_store(&pool->spinning, threads <= processors());
         threads = threads <= pool->workers + 1 ? threads : pool->workers + 1;
         while (lrf_next(&job))
             run_phase(pool, &job, threads);
@@ -313,7 +337,10 @@ lrf_status lrf_pool_step(lrf_pool *pool, const lrf_group *groups, size_t group_c
         while (lrf_next(&job))
             lrf_run(&job, 0, 1);
     }
-    return lrf_end(&job, report);
+    status = lrf_end(&job, report);
+    if (pool && job.tiles >= 2 * TILES_PER_THREAD && lrf_pool_threads(pool) > 1)
+        atomic_store_explicit(&pool->last_end, now_ns(), memory_order_relaxed);
+    return status;
 }
 
 void lrf_pool_destroy(lrf_pool *pool)
@@ -321,12 +348,14 @@ void lrf_pool_destroy(lrf_pool *pool)
     if (!pool)
         return;
     if (atomic_load(&pool->owner) == (int)getpid()) {
-        issue_ticket(pool, ((ticket_of(pool) >> 16) + 1) << 16);
-        for (unsigned i = 0; i < pool->workers; i++)
+        const unsigned workers = atomic_load(&pool->workers);
+        issue_ticket(pool, ((ticket_of(pool) >> 16) + 1) << 16, workers);
+        for (unsigned i = 0; i < workers; i++) {
             pthread_join(pool->worker[i].thread, NULL);
+            pthread_cond_destroy(&pool->worker[i].wake);
+        }
     }
     pthread_mutex_destroy(&pool->mutex);
-    pthread_cond_destroy(&pool->wake);
     pthread_cond_destroy(&pool->done);
     free(pool);
 }

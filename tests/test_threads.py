@@ -18,7 +18,7 @@ from lrfast._threads import default_threads
 
 from cases import VARIANTS, make_grads, make_params, same_bits
 
-SIZES = [300_000, 5, 0, 1024, 70_001]  # elements: one that is worth several threads, and odd ones
+SIZES = [1_200_000, 5, 0, 1024, 70_001]  # elements: one that is worth waking threads for, and odd ones
 
 
 def subject(seed=0):
@@ -60,7 +60,7 @@ def test_same_bits_for_any_number_of_threads(n, expected):
         assert digest_after(3, *subject()) == expected
         for variant in ("momentum", "amsgrad", "rmsprop-centered-momentum"):
             cls, settings = VARIANTS[variant]
-            params = [make_params(150_000, dtype) for dtype in (np.float32, np.float64)]
+            params = [make_params(1_100_000, dtype) for dtype in (np.float32, np.float64)]
             alone = [p.copy() for p in params]
             optimizer, serial = cls(params, **settings), cls(alone, **settings)
             for t in range(2):
@@ -173,10 +173,10 @@ def test_threads_start_at_the_first_large_step():
     run = python(
         TASKS
         + """
-    small, large = lrfast.SGD(np.zeros(1000)), lrfast.SGD(np.zeros(10**6))
+    small, large = lrfast.SGD(np.zeros(1000)), lrfast.SGD(np.zeros(2 * 10**6))
     small.step(np.zeros(1000))
     assert tasks() == n
-    large.step(np.zeros(10**6))
+    large.step(np.zeros(2 * 10**6))
     assert tasks() == n + 1
     """
     )
@@ -184,7 +184,7 @@ def test_threads_start_at_the_first_large_step():
 
 
 def test_interpreter_exit_while_threads_sleep():
-    run = python(TASKS + "    lrfast.SGD(np.zeros(10**6)).step(np.zeros(10**6)); print('stepped')")
+    run = python(TASKS + "    lrfast.SGD(np.zeros(2 * 10**6)).step(np.zeros(2 * 10**6)); print('stepped')")
     assert (run.returncode, run.stdout, run.stderr) == (0, "stepped\n", "")
 
 

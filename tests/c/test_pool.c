@@ -13,9 +13,9 @@
 #include <xmmintrin.h>
 #endif
 
-enum { TENSORS = 5, STEPS = 4, ARENA = 1 << 23, MAX_TILES = 4096, STEPPERS = 4 };
+enum { TENSORS = 5, STEPS = 4, ARENA = 1 << 25, MAX_TILES = 4096, STEPPERS = 4 };
 
-static const size_t sizes[TENSORS] = {200000, 3, 0, 70001, 1024};
+static const size_t sizes[TENSORS] = {1200000, 3, 0, 70001, 1024};
 
 /* qemu-user does not survive a fork in a program with threads, and does not show their names. */
 static int emulated(void)
