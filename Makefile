@@ -38,7 +38,7 @@ bench: $(VENV)/installed
 	$(BIN)/lrfast bench $(BENCH_ARGUMENTS)
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c lrfast/include lrfast/lib \
+	rm -rf $(VENV) build dist lrfast-demo *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c lrfast/include lrfast/lib \
 		lrfast/_build_info.json
 
 # Built in place, so that tests and examples run on the sources as they are.

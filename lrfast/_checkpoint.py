@@ -24,7 +24,8 @@ def save(optimizer: Optimizer) -> dict[str, Any]:
     for group in optimizer.param_groups:
         count = len(group["params"])
         settings = {key: value for key, value in group.items() if key != "params"}
-        groups.append({**settings, **optimizer._marks, "params": list(range(first, first + count))})
+        names = {} if optimizer._keys is None else {"param_names": list(optimizer._keys)}
+        groups.append({**settings, **optimizer._marks, **names, "params": list(range(first, first + count))})
         first += count
     return {"state": state, "param_groups": groups, "updates": optimizer.updates}
 
@@ -42,16 +43,14 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         if key not in known:
             raise ValueError(f"state_dict: state[{key!r}] belongs to no parameter of its groups")
     steps = [step for step, _ in states]
-    updates = saved.get("updates", max(steps, default=0))
-    if isinstance(updates, bool) or not isinstance(updates, (int, np.integer)) or updates < 0:
-        raise ValueError(f"state_dict: updates: expected an integer >= 0, got {updates!r}")
+    updates = _checks.count("state_dict: updates", saved.get("updates", max(steps, default=0)))
 
     for group, loaded in zip(optimizer.param_groups, settings, strict=True):
         group.update(loaded)
     for i, (_, arrays) in enumerate(states):
         for name, own in optimizer._bindings.states[i].items():
             own[...] = arrays.get(name, optimizer._initial(name, _group_of(optimizer, i)))
-    optimizer._plan.set_progress(steps, int(updates))
+    optimizer._plan.set_progress(steps, updates)
 
 
 def _group_of(optimizer: Optimizer, i: int) -> Mapping[str, Any]:
@@ -71,6 +70,8 @@ def _check_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
         where = f"state_dict: param_groups[{i}]: "
         if len(group["params"]) != len(own["params"]):
             raise ValueError(f"{where}expected {len(own['params'])} parameters, got {len(group['params'])}")
+        if optimizer._keys is not None and list(group.get("param_names", optimizer._keys)) != optimizer._keys:
+            raise ValueError(f"{where}param_names: expected {optimizer._keys}, got {list(group['param_names'])}")
         for key, mark in optimizer._marks.items():
             if group.get(key, mark) != mark:
                 raise ValueError(f"{where}expected {key}={mark} of {name}, got {group[key]}: another optimizer")
@@ -82,10 +83,10 @@ def _check_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
                 settings[key] = optimizer._not_in_torch[key]
             else:
                 raise ValueError(f"{where}expected the option {key!r} of {name}, which is missing: another optimizer")
-        for key in optimizer.schedules[i]:
+        for key in optimizer._schedules[i]:
             settings[key] = own[key]
         optimizer._check(settings, where)
-        structure = optimizer._structure({**settings, **optimizer.schedules[i]})
+        structure = optimizer._structure({**settings, **optimizer._schedules[i]})
         for key, value in structure.items():
             if value != optimizer._structures[i][key]:
                 raise ValueError(f"{where}{key}: expected {own[key]!r} as at construction, got {settings[key]!r}")
@@ -113,10 +114,4 @@ def _check_state(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> tupl
     if saved and "step" in saved and len(arrays) != len(own):
         missing = next(name for name in own if name not in arrays)
         raise ValueError(f"state_dict: state[{i}]: expected the state {missing!r}, which is missing")
-    try:
-        step = float(saved.get("step", 1 if arrays else 0))
-    except (TypeError, ValueError):
-        step = -1.0
-    if not (0 <= step < 2.0**63 and step == int(step)):
-        raise ValueError(f"state_dict: state[{i}]['step']: expected an integer >= 0, got {saved['step']!r}")
-    return int(saved.get("step", step)), arrays
+    return _checks.count(f"state_dict: state[{i}]['step']", saved.get("step", 1 if arrays else 0)), arrays

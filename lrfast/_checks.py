@@ -42,7 +42,8 @@ def number(name: str, value: Any, where: str = "") -> float:
     try:
         x = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{where}{name}: expected {expected}, got {type(value).__name__} {value!r}") from None
+        hint = "; a schedule belongs into the constructor of an optimizer" if callable(value) else ""
+        raise TypeError(f"{where}{name}: expected {expected}, got {value!r}{hint}") from None
     if not accepts(x):
         raise ValueError(f"{where}{name}: expected {expected}, got {value!r}")
     return x
@@ -78,19 +79,31 @@ def step_number(step: Any) -> int:
     return int(step)
 
 
+def count(label: str, value: Any) -> int:
+    """A whole number from 0 to 2**63: int, float or 0-d array, as checkpoints hold them."""
+    try:
+        exact = value.item() if hasattr(value, "item") else value
+        whole = int(exact)
+        if not isinstance(exact, (bool, str, bytes)) and whole == exact and 0 <= whole < 2**63:
+            return whole
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{label}: expected an integer >= 0, got {value!r}")
+
+
 # ---- arrays --------------------------------------------------------------------------------------------------
 
 
 def param(label: str, x: Any) -> None:
     """A parameter: writable, C-contiguous, aligned, float32 or float64."""
-    _buffer(label, x)
+    _buffer(label, x, "make it contiguous before the model uses it, since a copy would lose the update")
     if not x.flags.writeable:
         raise ValueError(f"{label}: expected a writable array, which is updated in place; got a read-only one")
 
 
 def companion(label: str, x: Any, param_label: str, param: np.ndarray, *, written: bool = False) -> None:
     """A gradient or state: like its parameter in dtype and shape."""
-    _buffer(label, x)
+    _buffer(label, x, "pass np.ascontiguousarray of it")
     if x.dtype != param.dtype:
         raise TypeError(f"{label}: expected dtype {param.dtype} like {param_label}, got {x.dtype}")
     if x.shape != param.shape:
@@ -99,7 +112,7 @@ def companion(label: str, x: Any, param_label: str, param: np.ndarray, *, writte
         raise ValueError(f"{label}: expected a writable array, got a read-only one")
 
 
-def _buffer(label: str, x: Any) -> None:
+def _buffer(label: str, x: Any, cure: str) -> None:
     if not isinstance(x, np.ndarray):
         kind = type(x).__module__.partition(".")[0]
         hint = "; pass tensor.detach().numpy(), which shares its memory" if kind == "torch" else ""
@@ -108,10 +121,7 @@ def _buffer(label: str, x: Any) -> None:
         order = "" if x.dtype.isnative else " of foreign byte order"
         raise TypeError(f"{label}: expected dtype float32 or float64, got {x.dtype}{order}")
     if not x.flags.c_contiguous:
-        raise ValueError(
-            f"{label}: expected a C-contiguous array, got strides {x.strides} for shape {x.shape}; "
-            "a copy would lose the update"
-        )
+        raise ValueError(f"{label}: expected a C-contiguous array, got strides {x.strides} for shape {x.shape}; {cure}")
     if not x.flags.aligned:
         raise ValueError(f"{label}: expected memory aligned to {x.itemsize} bytes, got address {x.ctypes.data:#x}")
 

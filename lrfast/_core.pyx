@@ -216,7 +216,7 @@ cdef class Plan:
             for k in range(first, stop):
                 bind_tensor(&self.tensors[k], self.params[k], bindings.states[k], rule)
         self.scratch_size = lrf_overlap_scratch_size(self.groups, self.group_count)
-        self.scratch = calloc(max(1, self.scratch_size), 1)
+        self.scratch = calloc(1 + self.scratch_size, 1)
         if self.scratch == NULL:
             raise MemoryError()
         self.refresh_changed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,13 +71,12 @@ class Optimizer:
     _construction_only: ClassVar[tuple[str, ...]] = ()  # settings that the update does not read
 
     param_groups: list[dict[str, Any]]
-    schedules: list[dict[str, Any]]
     state: tuple[State, ...]
 
     def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any]) -> None:
         self.defaults = dict(settings)
         self.param_groups = []
-        self.schedules = []
+        self._schedules: list[dict[str, Any]] = []
         self._structures: list[dict[str, Any]] = []
         self._keys: list[Any] | None = None
         self._bare = isinstance(params, np.ndarray)
@@ -86,6 +86,8 @@ class Optimizer:
         items, names, keys = _checks.flatten("params", params)
         if not items:
             raise ValueError("params: expected at least one array, got none")
+        if isinstance(params, Mapping) and "params" in params and not isinstance(params["params"], np.ndarray):
+            raise TypeError("params: expected a list of groups, got a single group; put it into a list")
         if any(isinstance(item, dict) for item in items) and keys is None:
             for group in items:
                 self._append_group(group, arrays, labels)
@@ -138,6 +140,11 @@ class Optimizer:
         """Completed ``step()`` calls: the t of every schedule."""
         return int(self._plan.updates)
 
+    @property
+    def schedules(self) -> tuple[Mapping[str, Any], ...]:
+        """Per group, the settings that follow a schedule, as given to the constructor; read-only."""
+        return tuple(MappingProxyType(schedules) for schedules in self._schedules)
+
     def step(self, grads: Any = None, *, grad_scale: float = 1.0) -> None:
         """Update every parameter that has a gradient, in place.
 
@@ -168,6 +175,8 @@ class Optimizer:
 
         Its tensors start at step 0; schedules see the ``updates`` of this optimizer.
         """
+        if not isinstance(group, Mapping):
+            raise TypeError(f"add_param_group: expected a group like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
         group = dict(group)
         if self._bare or self._keys is not None:
             raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
@@ -187,7 +196,7 @@ class Optimizer:
             steps = [self._plan.step_of(i) for i in range(before[1])] + [0] * (len(arrays) - before[1])
             self._bind(arrays, labels, new_grads, old.states, steps, self.updates)
         except BaseException:
-            for groups in (self.param_groups, self.schedules, self._structures):
+            for groups in (self.param_groups, self._schedules, self._structures):
                 del groups[before[0] :]
             raise
 
@@ -217,7 +226,7 @@ class Optimizer:
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
         for i, group in enumerate(self.param_groups):
-            settings = {k: self.schedules[i].get(k, v) for k, v in group.items() if k != "params"}
+            settings = {k: self._schedules[i].get(k, v) for k, v in group.items() if k != "params"}
             lines.append(
                 f"  group {i}: {len(group['params'])} tensors, " + ", ".join(f"{k}={v}" for k, v in settings.items())
             )
@@ -245,24 +254,30 @@ class Optimizer:
         for key, value in settings.items():
             settings[key] = _checks.hyper_parameter(key, value, where)
         self._check(settings, where)
-        self.param_groups.append({"params": [None] * count, **settings})
-        self.schedules.append(scheduled)
+        self.param_groups.append({"params": (None,) * count, **settings})
+        self._schedules.append(scheduled)
         self._structures.append(self._structure({**settings, **scheduled}))
 
     def _refresh(self, index: int) -> tuple[int, dict[str, float]]:
         """Validates edited settings of a group; returns them as flags and numbers of the C API."""
         group, where = self.param_groups[index], f"group {index}: "
         written = self._written[index]
-        missing = [key for key in ("params", *self.defaults) if key not in group]
-        if missing:
-            raise ValueError(f"{where}expected the option {missing[0]!r}, which was removed from param_groups")
+        for key in ("params", *self.defaults):
+            if key not in group:
+                raise ValueError(f"{where}expected the option {key!r}, which was removed from param_groups")
+        for key in group:
+            if key not in written:
+                raise ValueError(f"{where}unknown option {key!r}; {type(self).__name__} has {', '.join(self.defaults)}")
         if group["params"] is not written["params"]:
             raise ValueError(f"{where}params cannot be replaced; make a new optimizer or use add_param_group")
         checked = {key: _checks.hyper_parameter(key, group[key], where) for key in self.defaults}
-        for key in self.schedules[index]:
+        for key in self._schedules[index]:
             if checked[key] != written[key]:
-                raise ValueError(f"{where}{key} follows a schedule and cannot be edited; got {group[key]!r}")
-        structure = self._structure({**checked, **self.schedules[index]})
+                raise ValueError(
+                    f"{where}{key} follows a schedule and cannot be edited, got {group[key]!r}; to go on without it, "
+                    "load the state_dict into a new optimizer"
+                )
+        structure = self._structure({**checked, **self._schedules[index]})
         for key, value in structure.items():
             if value != self._structures[index][key]:
                 raise ValueError(
@@ -344,12 +359,12 @@ class Optimizer:
             first = stop
         bindings = Bindings(groups, arrays, labels, new_states, grads)
         for group in groups:
-            group.settings["params"][:] = arrays[group.first : group.stop]
+            group.settings["params"] = tuple(arrays[group.first : group.stop])
         self._bindings = bindings
         self._written = [dict(group) for group in self.param_groups]
         self._scheduled = [
             (i, key, schedule, names_of(key, self._renamed))
-            for i, group in enumerate(self.schedules)
+            for i, group in enumerate(self._schedules)
             for key, schedule in group.items()
         ]
         self._plan = config.plan_class()(bindings, self._refresh, steps, updates)

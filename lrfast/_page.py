@@ -12,7 +12,7 @@ import numpy as np
 import lrfast
 
 from ._figures import FAMILIES
-from ._lecture import Descent
+from ._lecture import Descent, cautious
 from ._training import BATCH, SIZES, Result
 
 __all__ = ["write_page"]
@@ -107,6 +107,7 @@ them.</p>
 
 def _lecture(bouncing: Descent, crawling: Descent, adaptive: Descent) -> str:
     x, y = adaptive.rates[-1]
+    slow = cautious()
     return f"""
 <h2>Why one learning rate is not enough</h2>
 <p>The simplest landscape that makes trouble is a bowl that is long in one direction,
@@ -129,10 +130,11 @@ norm of the gradient beside the loss.</p>
         )
     }
 
-<h3>No single rate is right</h3>
-<p>A rate small enough for the steep direction is far too small for the flat one. With &eta; = 10<sup>&minus;7</sup>
-nothing bounces any more, but after {len(crawling.rates):,} updates <i>x</i> has moved by only
-{crawling.path[-1, 0] - crawling.path[0, 0]:.4f} of the 5 that it needs.</p>
+<h3>One rate for two directions</h3>
+<p>The steep direction allows no rate above 0.01, and the flat one crawls at that. Just below, at &eta; = 0.0099, the
+path does arrive in the end, but after {len(slow.rates):,} updates the loss is still {slow.losses[-1]:.3f}. With
+&eta; = 10<sup>&minus;7</sup> nothing bounces at all, but after {len(crawling.rates):,} updates <i>x</i> has moved
+by only {crawling.path[-1, 0] - crawling.path[0, 0]:.4f} of the 5 that it needs.</p>
 {_figure(["l3-paths"], "Both rates on the same contours: large bounces, small never arrives.")}
 
 <h3>A rate for each parameter</h3>
@@ -140,7 +142,7 @@ nothing bounces any more, but after {len(crawling.rates):,} updates <i>x</i> has
 &sigma;<sub><i>t</i></sub>&sup2; = (<i>g</i><sub>1</sub>&sup2; + &hellip; +
 <i>g</i><sub><i>t</i></sub>&sup2;)&thinsp;/&thinsp;<i>t</i>: large steps where it is flat, small ones where it is steep.
 This is the idea of Adagrad. With the same &eta; = 0.01 and the same number of updates as at first the path now
-arrives: the loss ends at {_scientific(adaptive.losses[-1])}. At the end <i>x</i> moves at a rate of {
+arrives much sooner: the loss ends at {_scientific(adaptive.losses[-1])}. At the end <i>x</i> moves at a rate of {
         x:.2f} and <i>y</i> at
 {y:.4f}, {x / y:,.0f} times less.</p>
 {

@@ -17,10 +17,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
 
     demo = commands.add_parser("demo", help="train on handwritten digits with every optimizer and show the result")
-    demo.add_argument("folder", nargs="?", type=Path, default=Path("demo"), help="where to write (default: demo)")
+    demo.add_argument(
+        "folder", nargs="?", type=Path, default=Path("lrfast-demo"), help="where to write (default: lrfast-demo)"
+    )
     demo.add_argument("--quick", action="store_true", help="a few epochs only")
 
-    _add_bench_arguments(commands.add_parser("bench", help="time steps beside NumPy and the memory's speed"))
+    about = "Time steps beside the same updates in NumPy and a loop that only streams, all in turns in one process."
+    _add_bench_arguments(
+        commands.add_parser("bench", description=about, help="time steps beside NumPy and the memory's speed")
+    )
 
     commands.add_parser("info", help="what was built and what runs")
 
@@ -41,13 +46,23 @@ def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
 
     isas = config.available_isas()
     bench.add_argument("--rules", nargs="+", choices=RULES, default=HEADLINE, metavar="RULE", help=", ".join(RULES))
-    bench.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="N", help="elements per tensor")
-    bench.add_argument("--dtypes", nargs="+", choices=DTYPES, default=("float32",), metavar="DTYPE")
+    bench.add_argument("--sizes", nargs="+", type=_count, default=SIZES, metavar="N", help="elements per tensor")
+    bench.add_argument(
+        "--dtypes", nargs="+", choices=DTYPES, default=("float32",), metavar="DTYPE", help=", ".join(DTYPES)
+    )
     bench.add_argument("--isas", nargs="+", choices=isas, default=(config.isa(),), metavar="ISA", help=", ".join(isas))
-    bench.add_argument("--rounds", type=int, default=5, help="medians are over this many (default: 5)")
-    bench.add_argument("--threads", type=int, default=1, metavar="N", help="of lrfast (default: 1, like the others)")
+    bench.add_argument("--rounds", type=_count, default=5, help="medians are over this many (default: 5)")
+    bench.add_argument("--threads", type=_count, default=1, metavar="N", help="of lrfast alone (default: 1)")
     bench.add_argument("--all", action="store_true", help="every rule, dtype and instruction set")
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write everything with its provenance")
+
+
+def _count(text: str) -> int:
+    """An integer from 1 on, as an argument."""
+    n = int(text)
+    if n < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
+    return n
 
 
 def _bench(chosen: argparse.Namespace) -> None:
@@ -56,11 +71,13 @@ def _bench(chosen: argparse.Namespace) -> None:
     rules = bench.RULES if chosen.all else chosen.rules
     dtypes = bench.DTYPES if chosen.all else chosen.dtypes
     isas = config.available_isas() if chosen.all else chosen.isas
+    if chosen.json:
+        chosen.json.touch()  # so that a path that cannot be written is known before everything is measured
     config.show_config()
+    print(f"\nmeasured with {chosen.threads} thread{'s' if chosen.threads > 1 else ''}, one bound step():")
     with num_threads(chosen.threads):
         calls = bench.overhead(max(chosen.rounds, 5))
         results = list(bench.run(rules, chosen.sizes, dtypes, isas, chosen.rounds))
-    print("\none bound step():")
     for call in calls:
         print(
             f"  {call['rule']:>5}, {call['size']:>5,} elements: {call['step'] * 1e6:.2f} us "

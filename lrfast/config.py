@@ -59,8 +59,11 @@ def get_include() -> str:
 
 
 def get_library_dir() -> str:
-    """Directory of the static library ``liblrfast.a``."""
-    return str(_PACKAGE / "lib")
+    """Directory of the static library ``liblrfast.a``. Raises FileNotFoundError if none was built."""
+    folder = _PACKAGE / "lib"
+    if not (folder / "liblrfast.a").is_file():
+        raise FileNotFoundError(f"{folder / 'liblrfast.a'} is missing: {_why_not_built()}")
+    return str(folder)
 
 
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
@@ -69,11 +72,12 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
     from . import __version__
 
-    built = _build_info()
     facts = {
         "lrfast": __version__,
-        "extension": "compiled kernels" if _extension is not None else "none: the NumPy reference runs instead",
-        "why no extension": _why_no_extension and f"{_why_no_extension} ({built.get('result', 'not built')})",
+        "extension": "compiled kernels"
+        if _extension is not None
+        else "none: the NumPy reference runs instead, with the same bits, about 100 times slower",
+        "why": _why_not_built() if _extension is None else None,
         "compiler": _extension.compiler() if _extension is not None else None,
         "isa": isa(),
         "available isas": list(available_isas()),
@@ -83,7 +87,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "platform": platform.platform(),
         "processor": _processor(),
         "include": get_include(),
-        "library": get_library_dir(),
+        "library": get_library_dir() if _extension is not None else None,
     }
     facts = {key: value for key, value in facts.items() if value}
     if mode == "dicts":
@@ -110,12 +114,14 @@ def _set_isa(name: str) -> None:
         raise ValueError(f"isa {name!r} is not available here; there is numpy (no extension: {_why_no_extension})")
 
 
-def _build_info() -> dict[str, Any]:
+def _why_not_built() -> str:
     try:
-        info: dict[str, Any] = json.loads((_PACKAGE / "_build_info.json").read_text(encoding="utf-8"))
-    except OSError:
-        return {}
-    return info
+        result = json.loads((_PACKAGE / "_build_info.json").read_text(encoding="utf-8"))["result"]
+    except (OSError, ValueError, KeyError):
+        result = "the package was not built"
+    if result == "compiled kernels":
+        return _why_no_extension
+    return f"{result}; install gcc and the headers of Python, then lrfast once more"
 
 
 def _processor() -> str:

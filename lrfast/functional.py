@@ -28,6 +28,10 @@ def __getattr__(name: str) -> Callable[..., None]:
     raise AttributeError(f"lrfast.functional has no {name!r}; it has {', '.join(__all__)}")
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
     """The checked function of an optimizer class, with signature and docstring of its reference."""
     spec = optimizer._reference

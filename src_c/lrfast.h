@@ -1,4 +1,5 @@
-/* lrfast: fused, in-place optimizer steps. This header is the whole public C API and its manual.
+/* lrfast: fused, in-place optimizer steps. This header is the public C API and its manual; pool.h adds an optional
+ * thread pool.
  *
  * A step updates parameters from gradients in one pass over memory: each parameter, gradient and state is read
  * once and written once (gradients are only read). A tensor is pointers, a group is numbers, a call is policy:
@@ -21,8 +22,8 @@
  *
  * Promises: the same bits on every instruction set, compiler, alignment and number of parts (only sign and payload
  * of NaNs are open); all or nothing: whatever is refused is refused before anything is written; no heap, no errno,
- * no output, no thread; the floating-point environment is left as it was. Callers own all memory. Different jobs
- * may run at once on different threads. Needs C99 or C++11 to include, C11 with gcc or clang to build. */
+ * no output, no thread of its own; the floating-point environment is left as it was. Callers own all memory. Different
+ * jobs may run at once on different threads. Needs C99 or C++11 to include, C11 with gcc or clang to build. */
 #ifndef LRFAST_H
 #define LRFAST_H
 

@@ -138,14 +138,6 @@ static void run(const variant *chosen, uint32_t dtype)
     printf("%s-%s %016llx\n", chosen->name, dtype == LRF_FLOAT64 ? "f64" : "f32", (unsigned long long)hash);
 }
 
-static int is_covered(uint32_t rule)
-{
-    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
-        if (variants[i].group.rule == rule)
-            return 1;
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "isas") == 0) {
@@ -157,10 +149,6 @@ int main(int argc, char **argv)
         describe("%s", variants[i].name);
         run(&variants[i], LRF_FLOAT32);
         run(&variants[i], LRF_FLOAT64);
-    }
-    for (size_t i = 0; lrf_rule_at(i); i++) {
-        describe("rule %s", lrf_rule_at(i)->name);
-        CHECK(is_covered(lrf_rule_at(i)->id));
     }
     return result();
 }
