@@ -1,4 +1,17 @@
-"""lrfast: the optimizer step as a library. Fused, in-place parameter updates for NumPy arrays."""
+"""lrfast: the optimizer step as a library. Fused, in-place parameter updates for NumPy arrays.
+
+.. code-block:: python
+
+    lr = lrfast.schedules.cosine(3e-4, steps=9_500).warmup(500)
+    optimizer = lrfast.AdamW(params, lr=lr, weight_decay=0.1)   # an array, or a sequence or mapping of arrays
+    optimizer.step(grads)                                       # params are updated in place
+    optimizer.param_groups[0]["weight_decay"] = 0.05            # settings may be edited between steps
+    optimizer.state[0]["exp_avg"]                               # live state, with PyTorch's names
+
+Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW. ``lrfast.functional`` has single updates of single arrays,
+``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates.
+``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
+"""
 
 from . import functional, optim, reference, schedules
 from ._threads import get_num_threads, num_threads, set_num_threads

@@ -46,6 +46,21 @@ class State(Mapping[str, Any]):
 class Optimizer:
     """Base of all optimizers; use one of its subclasses.
 
+    Attributes
+    ----------
+    param_groups
+        List of dicts with ``"params"`` (a tuple of arrays) and the settings, plain numbers. They may be edited between
+        steps: ``optimizer.param_groups[0]["lr"] = 1e-4``.
+    schedules
+        Per group, the settings that follow a schedule; read-only.
+    state
+        ``state[i]`` is the state of the i-th parameter across groups: live arrays under PyTorch's names, and
+        ``"step"``, its completed updates.
+    updates
+        Completed ``step()`` calls, the t of every schedule.
+    defaults
+        Settings of groups that do not say otherwise.
+
     Parameters
     ----------
     params

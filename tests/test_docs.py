@@ -63,9 +63,8 @@ def test_four_edits_make_an_optimizer(tmp_path):
 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "LRFAST_REQUIRE_EXT": "1"}
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    built = subprocess.run(
-        build, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
+    run = {"check": False, "cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 300}
+    built = subprocess.run(build, **run)
     assert built.returncode == 0, built.stderr[-3000:]
     tests = [f"tests/test_{name}.py" for name in ("bits", "table", "vectorised", "checkpoint")]
     arguments = ["-q", "-p", "no:cacheprovider", "-k", "documented or table or vector", *tests]
