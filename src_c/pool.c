@@ -25,7 +25,7 @@ enum { CHUNKS = 4 };
 
 /* How long a thread waits actively before it sleeps: longer than the gap between the phases of a step, much shorter
  * than a backward pass. */
-enum { SPIN_NS = 50000, SPINS_PER_CLOCK = 32 };
+enum { SPIN_NS = 50000, SPINS_PER_CLOCK = 64 };
 
 /* Begun chunks of one thread: generation << 16 | count; on a cache line of its own. */
 struct progress {
@@ -81,9 +81,11 @@ static void await_ticket(struct worker *self)
 
     if (atomic_load_explicit(&pool->spinning, memory_order_relaxed)) {
         const long long end = now_ns() + SPIN_NS;
-        while (ticket == self->seen && now_ns() < end)
+        while (ticket == self->seen && now_ns() < end) {
             for (int i = 0; i < SPINS_PER_CLOCK && (ticket = ticket_of(pool)) == self->seen; i++)
                 lrf_relax();
+            sched_yield();
+        }
     }
     if (ticket == self->seen) {
         pthread_mutex_lock(&pool->mutex);
@@ -100,9 +102,11 @@ static void await_chunks(lrf_pool *pool)
 {
     if (atomic_load_explicit(&pool->spinning, memory_order_relaxed)) {
         const long long end = now_ns() + SPIN_NS;
-        while (atomic_load(&pool->pending) > 0 && now_ns() < end)
+        while (atomic_load(&pool->pending) > 0 && now_ns() < end) {
             for (int i = 0; i < SPINS_PER_CLOCK && atomic_load(&pool->pending) > 0; i++)
                 lrf_relax();
+            sched_yield(); /* to a worker that waits for this very processor */
+        }
     }
     if (atomic_load(&pool->pending) > 0) {
         pthread_mutex_lock(&pool->mutex);
