@@ -34,12 +34,14 @@ class Bindings:
 
     def __init__(
         self,
+        param_groups: list[dict[str, Any]],
         groups: Sequence[Group],
         params: list[Array],
         labels: list[str],
         states: list[dict[str, Array]],
         grads: list[Array | None] | None,
     ) -> None:
+        self.param_groups = param_groups
         self.groups = groups
         self.params = params
         self.labels = labels
@@ -60,6 +62,16 @@ class Bindings:
                     runs.append((index, first, i + 1))
                     first = i + 1
         return runs
+
+    def check_groups(self) -> None:
+        """Refuses a list of groups whose members were replaced, removed or joined by others."""
+        if len(self.param_groups) != len(self.groups) or any(
+            mine is not group.settings for mine, group in zip(self.param_groups, self.groups, strict=True)
+        ):
+            raise ValueError(
+                "param_groups: expected the groups that the optimizer made, got others; edit their settings, "
+                "or use add_param_group"
+            )
 
     def choose_grads(self, grads: Sequence[Array | None] | None) -> Sequence[Array | None]:
         """The gradients of a step: those bound at construction, or those given to it, never both."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,9 +32,7 @@ def save(optimizer: Optimizer) -> dict[str, Any]:
 
 def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     """Validates all of it, then writes settings, states, steps and updates."""
-    for key in ("state", "param_groups"):
-        if not isinstance(saved, Mapping) or key not in saved:
-            raise ValueError(f"state_dict: expected a mapping with the key {key!r}")
+    _check_layout(saved)
     settings = _check_groups(optimizer, saved["param_groups"])
     order = [i for group in saved["param_groups"] for i in group["params"]]
     states = [_check_state(optimizer, i, saved["state"].get(key, {})) for i, key in enumerate(order)]
@@ -45,12 +43,29 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     steps = [step for step, _ in states]
     updates = _checks.count("state_dict: updates", saved.get("updates", max(steps, default=0)))
 
-    for group, loaded in zip(optimizer.param_groups, settings, strict=True):
-        group.update(loaded)
-    for i, (_, arrays) in enumerate(states):
-        for name, own in optimizer._bindings.states[i].items():
-            own[...] = arrays.get(name, optimizer._initial(name, _group_of(optimizer, i)))
-    optimizer._plan.set_progress(steps, updates)
+    optimizer._plan.acquire()
+    try:
+        for group, loaded in zip(optimizer.param_groups, settings, strict=True):
+            group.update(loaded)
+        for i, (_, arrays) in enumerate(states):
+            for name, own in optimizer._bindings.states[i].items():
+                own[...] = arrays.get(name, optimizer._initial(name, _group_of(optimizer, i)))
+        optimizer._plan.set_progress(steps, updates)
+    finally:
+        optimizer._plan.release()
+
+
+def _check_layout(saved: Any) -> None:
+    """Mappings where there are to be mappings."""
+    for key, kind in (("state", Mapping), ("param_groups", Sequence)):
+        if not isinstance(saved, Mapping) or not isinstance(saved.get(key), kind):
+            raise ValueError(f"state_dict: expected a mapping with a {kind.__name__.lower()} under the key {key!r}")
+    for i, group in enumerate(saved["param_groups"]):
+        if not isinstance(group, Mapping) or not isinstance(group.get("params"), Sequence):
+            raise ValueError(f"state_dict: param_groups[{i}]: expected a mapping with a sequence 'params'")
+    for i, state in saved["state"].items():
+        if not isinstance(state, Mapping):
+            raise ValueError(f"state_dict: state[{i}]: expected a mapping, got {type(state).__name__}")
 
 
 def _group_of(optimizer: Optimizer, i: int) -> Mapping[str, Any]:
@@ -111,7 +126,9 @@ def _check_state(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> tupl
         if array.shape != own[name].shape:
             raise ValueError(f"{label}: expected shape {own[name].shape}, got {array.shape}")
         arrays[name] = array
-    if saved and "step" in saved and len(arrays) != len(own):
+    if arrays and "step" not in saved and not optimizer._step_may_lack:
+        raise ValueError(f"state_dict: state[{i}]: expected 'step', which is missing")
+    if (arrays or saved.get("step")) and len(arrays) != len(own):
         missing = next(name for name in own if name not in arrays)
         raise ValueError(f"state_dict: state[{i}]: expected the state {missing!r}, which is missing")
     return _checks.count(f"state_dict: state[{i}]['step']", saved.get("step", 1 if arrays else 0)), arrays

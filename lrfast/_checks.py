@@ -27,6 +27,9 @@ _NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "betas[1]": _BELOW_1,
     "grad_scale": _FINITE,
 }
+SCHEDULABLE = frozenset(_NUMBERS) - {"grad_scale", "initial_accumulator_value"} | {"betas"}
+"""Settings that may follow a schedule."""
+
 _CHOICES = {"accumulate": ("sum", "mean"), "initial": ("zero", "first-gradient")}
 _SWITCHES = ("nesterov", "centered", "amsgrad", "maximize")
 
@@ -41,6 +44,8 @@ def number(name: str, value: Any, where: str = "") -> float:
         raise TypeError(f"{where}{name}: expected {expected}, got {value!r}")
     try:
         x = float(value)
+    except OverflowError:
+        raise ValueError(f"{where}{name}: expected {expected}, got a larger one than floats can hold") from None
     except (TypeError, ValueError):
         hint = "; a schedule belongs into the constructor of an optimizer" if callable(value) else ""
         raise TypeError(f"{where}{name}: expected {expected}, got {value!r}{hint}") from None
@@ -64,7 +69,7 @@ def hyper_parameter(name: str, value: Any, where: str = "") -> Any:
             raise TypeError(f"{where}{name}: expected True or False, got {value!r}")
         return bool(value)
     if name in _CHOICES:
-        if value not in _CHOICES[name]:
+        if not isinstance(value, str) or value not in _CHOICES[name]:
             raise ValueError(f"{where}{name}: expected one of {_CHOICES[name]}, got {value!r}")
         return value
     return number(name, value, where)
@@ -117,6 +122,8 @@ def _buffer(label: str, x: Any, cure: str) -> None:
         kind = type(x).__module__.partition(".")[0]
         hint = "; pass tensor.detach().numpy(), which shares its memory" if kind == "torch" else ""
         raise TypeError(f"{label}: expected a numpy array, got {type(x).__name__}{hint}")
+    if type(x) not in (np.ndarray, np.memmap):
+        raise TypeError(f"{label}: expected a plain numpy array, got {type(x).__name__}; pass np.asarray of it")
     if x.dtype not in DTYPES or not x.dtype.isnative:
         order = "" if x.dtype.isnative else " of foreign byte order"
         raise TypeError(f"{label}: expected dtype float32 or float64, got {x.dtype}{order}")

@@ -7,10 +7,12 @@ from libc.stdlib cimport calloc, free
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 cimport numpy as cnp
+import numpy
 
 from . import _checks, _fallback
 
 cnp.import_array()
+cdef object memmap = numpy.memmap
 
 cdef extern from "lrfast.h" nogil:
     ctypedef int lrf_status
@@ -30,7 +32,7 @@ cdef extern from "lrfast.h" nogil:
         const char *what
         size_t group, tensor
     enum:
-        LRF_OK, LRF_FLOAT32, LRF_FLOAT64
+        LRF_OK, LRF_OVERLAP, LRF_FLOAT32, LRF_FLOAT64
     lrf_status lrf_group_init(lrf_group *, size_t, int)
     lrf_status lrf_options_init(lrf_options *, size_t)
     size_t lrf_overlap_scratch_size(const lrf_group *, size_t)
@@ -157,7 +159,7 @@ cdef int bind_tensor(lrf_tensor *tensor, cnp.ndarray param, dict states, rule) e
 
 cdef inline bint fits(object x, cnp.ndarray param) noexcept:
     """A gradient that the kernels can read as it is, shaped like its parameter."""
-    if not cnp.PyArray_Check(x):
+    if not (cnp.PyArray_CheckExact(x) or isinstance(x, memmap)):
         return False
     cdef cnp.ndarray array = <cnp.ndarray>x
     cdef int n = cnp.PyArray_NDIM(array), i
@@ -182,7 +184,8 @@ cdef refused(lrf_status status, const lrf_report *report):
 cdef class Plan:
     """Buffers bound once, and one call into C per step for all tensors of all groups.
 
-    refresh(group) validates edited settings and returns (flags, numbers).
+    owner() is the optimizer: its _refresh(group) validates edited settings and returns (flags, numbers), its
+    _apply_schedules() assigns the values of this update.
     """
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
@@ -190,18 +193,20 @@ cdef class Plan:
     cdef void *scratch
     cdef size_t scratch_size
     cdef Py_ssize_t group_count, tensor_count
-    cdef list params, settings, known_settings, group_of_run, grads
-    cdef object bindings, refresh
-    cdef bint busy
+    cdef list params, param_groups, settings, known_settings, known_keys, group_of_run, grads
+    cdef object bindings, owner
+    cdef bint busy, scheduled
     cdef readonly uint64_t updates
 
-    def __cinit__(self, bindings, refresh, steps, uint64_t updates):
+    def __cinit__(self, bindings, owner, bint scheduled, steps, uint64_t updates):
         cdef Py_ssize_t i, k
         runs = bindings.runs()
-        self.bindings, self.refresh = bindings, refresh
+        self.bindings, self.owner, self.scheduled = bindings, owner, scheduled
         self.params, self.grads = bindings.params, bindings.grads
+        self.param_groups = bindings.param_groups
         self.settings = [group.settings for group in bindings.groups]
         self.known_settings = [None for _ in bindings.groups]
+        self.known_keys = [None for _ in bindings.groups]
         self.group_of_run = [group for group, _, _ in runs]
         self.group_count = len(runs)
         self.tensor_count = len(self.params)
@@ -262,6 +267,7 @@ cdef class Plan:
 
     cdef bint unchanged(self, Py_ssize_t index) noexcept:
         cdef list known = <list>self.known_settings[index]
+        cdef list keys = <list>self.known_keys[index]
         cdef dict settings = <dict>self.settings[index]
         cdef Py_ssize_t position = 0, i = 0, n
         cdef PyObject *key
@@ -272,7 +278,7 @@ cdef class Plan:
         if len(settings) != n:
             return False
         while PyDict_Next(settings, &position, &key, &value):
-            if value != <PyObject *>known[i]:
+            if value != <PyObject *>known[i] or key != <PyObject *>keys[i]:
                 return False
             i += 1
         return True
@@ -280,13 +286,18 @@ cdef class Plan:
     cpdef refresh_changed(self):
         """Validates groups whose settings were edited and takes their numbers over."""
         cdef Py_ssize_t index, i
+        if len(self.param_groups) != len(self.settings):
+            self.bindings.check_groups()
         for index in range(len(self.settings)):
+            if self.param_groups[index] is not self.settings[index]:
+                self.bindings.check_groups()
             if not self.unchanged(index):
-                flags, numbers = self.refresh(index)
+                flags, numbers = self.owner()._refresh(index)
                 for i in range(self.group_count):
                     if self.group_of_run[i] == index:
                         set_numbers(&self.groups[i], flags, numbers)
                 self.known_settings[index] = list((<dict>self.settings[index]).values())
+                self.known_keys[index] = list(<dict>self.settings[index])
 
     cdef int check_params(self) except -1:
         cdef Py_ssize_t i, k
@@ -312,14 +323,11 @@ cdef class Plan:
         if len(grads) != self.tensor_count:
             self.bindings.check_grads(grads)
         for i in range(self.tensor_count):
-            grad = grads[i]
-            if grad is None:
-                data = NULL
-            elif fits(grad, <cnp.ndarray>self.params[i]):
-                data = cnp.PyArray_DATA(<cnp.ndarray>grad)
-            else:
+            if grads[i] is not None and not fits(grads[i], <cnp.ndarray>self.params[i]):
                 self.bindings.check_grads(grads)
                 raise SystemError("unreachable: the gradient was refused without a reason")
+        for i in range(self.tensor_count):
+            data = NULL if grads[i] is None else cnp.PyArray_DATA(<cnp.ndarray>grads[i])
             if data != self.tensors[i].grad:
                 self.tensors[i].grad = data
                 moved = moved or data != NULL
@@ -328,15 +336,28 @@ cdef class Plan:
             for i in range(self.tensor_count):
                 self.tensors[i].grad = NULL      # so that the next call looks again
             self.bindings.check_overlap(grads)
+            raise refused(LRF_OVERLAP, &report)
         return 0
+
+    def acquire(self):
+        """Keeps other threads out of steps and of this; RuntimeError if one is in already."""
+        if self.busy:
+            raise RuntimeError("step() of this optimizer is already running in another thread")
+        self.busy = True
+
+    def release(self):
+        """Ends what acquire() began."""
+        self.busy = False
 
     def step(self, list grads, grad_scale):
         """One update of every tensor that has a gradient; grads None: the bound ones."""
         if self.busy:
-            raise RuntimeError("step() of this optimizer is already running in another thread")
+            self.acquire()
         self.busy = True
         try:
             self.refresh_changed()
+            if self.scheduled:
+                self.owner()._apply_schedules()
             if numpy_forced:
                 self.step_by_reference(grads, grad_scale)
             else:
@@ -354,7 +375,8 @@ cdef class Plan:
         if (grads is None) == (self.grads is None):
             self.bindings.choose_grads(grads)
         self.check_params()
-        self.bind_grads(self.grads if grads is None else grads)
+        grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
+        self.bind_grads(grads)
         with nogil:
             status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &report)
         if status != LRF_OK:

@@ -11,19 +11,29 @@ from typing import Any
 from . import _checks
 from ._bindings import Array, Bindings
 
-Refresh = Callable[[int], tuple[int, dict[str, float]]]
-
 
 class ReferencePlan:
     """The plan of ``_core.Plan`` without C: the same calls, checks and errors."""
 
-    def __init__(self, bindings: Bindings, refresh: Refresh, steps: Sequence[int], updates: int) -> None:
+    def __init__(
+        self, bindings: Bindings, owner: Callable[[], Any], scheduled: bool, steps: Sequence[int], updates: int
+    ) -> None:
         self._bindings = bindings
-        self._refresh = refresh
+        self._owner = owner
+        self._scheduled = scheduled
         self._settings: list[dict[str, Any]] = [{} for _ in bindings.groups]
-        self._busy = threading.Lock()
+        self._lock = threading.Lock()
         self.refresh_changed()
         self.set_progress(steps, updates)
+
+    def acquire(self) -> None:
+        """Keeps other threads out of steps and of this; RuntimeError if one is in already."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("step() of this optimizer is already running in another thread")
+
+    def release(self) -> None:
+        """Ends what acquire() began."""
+        self._lock.release()
 
     def set_progress(self, steps: Sequence[int], updates: int) -> None:
         """Completed updates per tensor, and completed step() calls."""
@@ -39,9 +49,10 @@ class ReferencePlan:
 
     def refresh_changed(self) -> None:
         """Validates groups whose settings were edited."""
+        self._bindings.check_groups()
         for i, group in enumerate(self._bindings.groups):
-            if group.settings != self._settings[i]:
-                self._refresh(i)
+            if list(group.settings.items()) != list(self._settings[i].items()):
+                self._owner()._refresh(i)
                 self._settings[i] = dict(group.settings)
 
     def assign(self, i: int, key: str, value: Any, names: Sequence[str]) -> None:
@@ -51,13 +62,14 @@ class ReferencePlan:
 
     def step(self, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
         """One update of every tensor that has a gradient; grads None: the bound ones."""
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError("step() of this optimizer is already running in another thread")
+        self.acquire()
         try:
             self.refresh_changed()
+            if self._scheduled:
+                self._owner()._apply_schedules()
             reference_step(self._bindings, self._steps, grads, grad_scale, self._commit)
         finally:
-            self._busy.release()
+            self.release()
 
 
 def reference_step(
@@ -87,14 +99,15 @@ def reference_step(
 @contextmanager
 def _interrupt_deferred() -> Iterator[None]:
     """Ctrl-C waits until the step is complete. Only the main thread gets it, so only there it has to be held."""
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous is None:  # None: a handler of C
         yield
         return
-    received: list[tuple[int, Any]] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    received: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-        if received and callable(previous):
-            previous(*received[0])
+        if received:
+            signal.raise_signal(signal.SIGINT)

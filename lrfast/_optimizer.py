@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -11,6 +12,8 @@ import numpy as np
 from . import _checkpoint, _checks, config
 from ._bindings import Array, Bindings, Group, lower, names_of
 from ._table import RULES, Rule
+
+_REBUILT = ("_bindings", "_plan", "_scheduled", "_written", "state")  # attributes that _bind makes
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 _PAGE = 4096  # bytes
@@ -23,21 +26,22 @@ class State(Mapping[str, Any]):
     Arrays can be written into, not replaced.
     """
 
-    def __init__(self, optimizer: Optimizer, index: int) -> None:
-        self._optimizer = optimizer
+    def __init__(self, bindings: Bindings, plan: Any, index: int) -> None:
+        self._arrays = bindings.states[index]
+        self._plan = plan
         self._index = index
 
     def __getitem__(self, name: str) -> Any:
         if name == "step":
-            return self._optimizer._plan.step_of(self._index)
-        return self._optimizer._bindings.states[self._index][name]
+            return self._plan.step_of(self._index)
+        return self._arrays[name].view()  # whose shape and flags are the user's business
 
     def __iter__(self) -> Iterator[str]:
         yield "step"
-        yield from self._optimizer._bindings.states[self._index]
+        yield from self._arrays
 
     def __len__(self) -> int:
-        return 1 + len(self._optimizer._bindings.states[self._index])
+        return 1 + len(self._arrays)
 
     def __repr__(self) -> str:
         return repr(dict(self))
@@ -83,14 +87,14 @@ class Optimizer:
     _arguments: ClassVar[Mapping[str, str]] = {}  # state -> argument of the reference
     _marks: ClassVar[Mapping[str, Any]] = {}
     _not_in_torch: ClassVar[Mapping[str, Any]] = {}  # setting -> what PyTorch's twin means
+    _step_may_lack: ClassVar[bool] = False  # PyTorch's twin counts no steps
     _construction_only: ClassVar[tuple[str, ...]] = ()  # settings that the update does not read
 
-    param_groups: list[dict[str, Any]]
     state: tuple[State, ...]
 
     def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any]) -> None:
         self.defaults = dict(settings)
-        self.param_groups = []
+        self._param_groups: list[dict[str, Any]] = []
         self._schedules: list[dict[str, Any]] = []
         self._structures: list[dict[str, Any]] = []
         self._keys: list[Any] | None = None
@@ -110,7 +114,7 @@ class Optimizer:
             self._keys = keys
             self._append_settings({}, len(items))
             arrays, labels = items, names
-        self._bind(arrays, labels, self._flatten_grads(grads, len(arrays)), None, [0] * len(arrays), 0)
+        self._bind(arrays, labels, self._flatten_grads(grads, len(arrays)), [], [0] * len(arrays), 0)
 
     # ---- what subclasses decide ------------------------------------------------------------------------------
 
@@ -146,7 +150,10 @@ class Optimizer:
         """One update by the reference."""
         arguments = {cls._arguments.get(name, name): array for name, array in states.items()}
         options = {key: v for key, v in settings.items() if key != "params" and key not in cls._construction_only}
-        cls._reference(param, grad, **arguments, step=step, grad_scale=grad_scale, **options)
+        with np.errstate(all="ignore"):
+            cls._reference.__wrapped__(  # type: ignore[attr-defined]
+                param, grad, **arguments, step=step, grad_scale=grad_scale, **options
+            )
 
     # ---- public ----------------------------------------------------------------------------------------------
 
@@ -154,6 +161,11 @@ class Optimizer:
     def updates(self) -> int:
         """Completed ``step()`` calls: the t of every schedule."""
         return int(self._plan.updates)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Settings per group; see :class:`Optimizer`."""
+        return self._param_groups
 
     @property
     def schedules(self) -> tuple[Mapping[str, Any], ...]:
@@ -169,8 +181,6 @@ class Optimizer:
         """
         if grads is not None and not (type(grads) is list and self._takes_list):
             grads = self._flatten_grads(grads, len(self.state))
-        if self._scheduled:
-            self._apply_schedules()
         self._plan.step(grads, grad_scale)
 
     def zero_grad(self) -> None:
@@ -196,24 +206,28 @@ class Optimizer:
         if self._bare or self._keys is not None:
             raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
         grads = group.pop("grads", None)
-        old = self._bindings
-        arrays, labels = list(old.params), list(old.labels)
-        before = (len(self.param_groups), len(arrays))
+        plan, old = self._plan, self._bindings
+        plan.acquire()
         try:
+            plan.refresh_changed()
+            arrays, labels, new_grads = list(old.params), list(old.labels), old.grads
+            before = (len(self._param_groups), len(arrays))
             self._append_group(group, arrays, labels)
-            new_grads = old.grads
-            if old.grads is not None or grads is not None:
-                if old.grads is None:
-                    raise ValueError("grads: expected none, because no gradients were bound at construction")
-                if grads is None:
-                    raise ValueError("grads: expected gradients of the new group, because the others are bound")
+            if (grads is None) != (old.grads is None):
+                expected = (
+                    "none, because no gradients were" if grads is not None else "those of the group, because all are"
+                )
+                raise ValueError(f"grads: expected {expected} bound at construction")
+            if old.grads is not None:
                 new_grads = [*old.grads, *_checks.flatten("grads", grads)[0]]
-            steps = [self._plan.step_of(i) for i in range(before[1])] + [0] * (len(arrays) - before[1])
+            steps = [plan.step_of(i) for i in range(before[1])] + [0] * (len(arrays) - before[1])
             self._bind(arrays, labels, new_grads, old.states, steps, self.updates)
         except BaseException:
-            for groups in (self.param_groups, self._schedules, self._structures):
-                del groups[before[0] :]
+            for groups in (self._param_groups, self._schedules, self._structures):
+                del groups[len(old.groups) :]
             raise
+        finally:
+            plan.release()
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all states and settings, in PyTorch's layout, and ``"updates"``. Schedules are not in it."""
@@ -229,18 +243,23 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         bindings = self._bindings
-        attributes = {k: v for k, v in self.__dict__.items() if k not in ("_bindings", "_plan", "state")}
+        attributes = {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
         steps = [self._plan.step_of(i) for i in range(len(bindings.params))]
         bound = (bindings.params, bindings.labels, bindings.grads, bindings.states, steps, self.updates)
         return {"attributes": attributes, "bound": bound}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved["attributes"])
-        self._bind(*saved["bound"])
+        params, labels, grads, states, steps, updates = saved["bound"]
+        aligned = [
+            {name: _state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
+            for param, arrays in zip(params, states, strict=True)
+        ]
+        self._bind(params, labels, grads, aligned, steps, updates)
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
-        for i, group in enumerate(self.param_groups):
+        for i, group in enumerate(self._param_groups):
             settings = {k: self._schedules[i].get(k, v) for k, v in group.items() if k != "params"}
             lines.append(
                 f"  group {i}: {len(group['params'])} tensors, " + ", ".join(f"{k}={v}" for k, v in settings.items())
@@ -258,24 +277,25 @@ class Optimizer:
         arrays += items
 
     def _append_settings(self, own: Mapping[str, Any], count: int) -> None:
-        where = f"group {len(self.param_groups)}: "
+        where = f"group {len(self._param_groups)}: "
         for key in own:
             if key not in self.defaults:
                 raise ValueError(f"{where}unknown option {key!r}; {type(self).__name__} has {', '.join(self.defaults)}")
         settings = {**self.defaults, **own}
         scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value)}
+        t = self.updates if "_plan" in self.__dict__ else 0  # a group may join later
         for key, schedule in scheduled.items():
-            settings[key] = _value_at(key, schedule, 0)
+            settings[key] = _value_at(key, schedule, t)
         for key, value in settings.items():
             settings[key] = _checks.hyper_parameter(key, value, where)
         self._check(settings, where)
-        self.param_groups.append({"params": (None,) * count, **settings})
+        self._param_groups.append({"params": (None,) * count, **settings})
         self._schedules.append(scheduled)
         self._structures.append(self._structure({**settings, **scheduled}))
 
     def _refresh(self, index: int) -> tuple[int, dict[str, float]]:
         """Validates edited settings of a group; returns them as flags and numbers of the C API."""
-        group, where = self.param_groups[index], f"group {index}: "
+        group, where = self._param_groups[index], f"group {index}: "
         written = self._written[index]
         for key in ("params", *self.defaults):
             if key not in group:
@@ -307,14 +327,19 @@ class Optimizer:
         """Writes the values of update t into the groups; all are checked before the first is written."""
         plan = self._plan
         t = plan.updates
-        plan.refresh_changed()  # so that an edited scheduled value is refused, not overwritten
         values = []
         for i, key, schedule, _ in self._scheduled:
+            value = schedule(t) if callable(schedule) else _value_at(key, schedule, t)
             try:
-                value = schedule(t) if callable(schedule) else _value_at(key, schedule, t)
                 values.append(_checks.hyper_parameter(key, value))
             except (TypeError, ValueError) as error:
-                raise type(error)(f"group {i}, schedule at t={t}: {error}") from error
+                raise type(error)(f"group {i}, schedule at t={t}: {error}") from None
+        if type(self)._check is not Optimizer._check:
+            merged = [dict(group) for group in self._param_groups]
+            for (i, key, _, _), value in zip(self._scheduled, values, strict=True):
+                merged[i][key] = value
+            for i, settings in enumerate(merged):
+                self._check(settings, f"group {i}, schedule at t={t}: ")
         for (i, key, _, names), value in zip(self._scheduled, values, strict=True):
             plan.assign(i, key, value, names)
             self._written[i][key] = value
@@ -348,45 +373,47 @@ class Optimizer:
         arrays: list[Any],
         labels: list[str],
         grads: list[Any] | None,
-        states: list[dict[str, Array]] | None,
+        states: list[dict[str, Array]],
         steps: Sequence[int],
         updates: int,
     ) -> None:
-        """Checks all arrays, makes missing states (copies of ``states`` where given) and the plan."""
+        """Checks all arrays, makes the states that ``states`` does not have yet, and the plan; then takes them over."""
         for label, param in zip(labels, arrays, strict=True):
             _checks.param(label, param)
         groups: list[Group] = []
-        new_states: list[dict[str, Array]] = []
+        states = list(states)
         first = 0
-        for index, settings in enumerate(self.param_groups):
+        for index, settings in enumerate(self._param_groups):
             stop = first + len(settings["params"])
+            if all(param is None for param in settings["params"]):
+                settings["params"] = tuple(arrays[first:stop])
             rule = self._rule_of(index)
             groups.append(Group(settings, rule, self._update, first, stop))
-            for i in range(first, stop):
-                known = states[i] if states is not None and i < len(states) else {}
-                new_states.append(
-                    {
-                        name: _state_array(arrays[i], known.get(name, self._initial(name, settings)), slot)
-                        for slot, name in enumerate(rule.states)
-                        if name
-                    }
-                )
+            states += [
+                {n: _state_array(param, self._initial(n, settings), k) for k, n in enumerate(rule.states) if n}
+                for param in arrays[max(first, len(states)) : stop]
+            ]
             first = stop
-        bindings = Bindings(groups, arrays, labels, new_states, grads)
-        for group in groups:
-            group.settings["params"] = tuple(arrays[group.first : group.stop])
-        self._bindings = bindings
-        self._written = [dict(group) for group in self.param_groups]
-        self._scheduled = [
+        bindings = Bindings(self._param_groups, groups, arrays, labels, states, grads)
+        scheduled = [
             (i, key, schedule, names_of(key, self._renamed))
             for i, group in enumerate(self._schedules)
             for key, schedule in group.items()
         ]
-        self._plan = config.plan_class()(bindings, self._refresh, steps, updates)
-        self.state = tuple(State(self, i) for i in range(len(arrays)))
+        written = self.__dict__.get("_written")
+        self._written = [dict(group) for group in self._param_groups]
+        try:
+            plan = config.plan_class()(bindings, weakref.ref(self), bool(scheduled), steps, updates)
+        except BaseException:
+            self.__dict__["_written"] = written
+            raise
+        self._bindings, self._scheduled, self._plan = bindings, scheduled, plan
+        self.state = tuple(State(bindings, plan, i) for i in range(len(arrays)))
 
 
 def _is_scheduled(key: str, value: Any) -> bool:
+    if key not in _checks.SCHEDULABLE:
+        return False
     return callable(value) or (key == "betas" and isinstance(value, Sequence) and any(callable(b) for b in value))
 
 

@@ -130,6 +130,6 @@ def _share(quota: str = "", period: str = "") -> float:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -20,7 +20,7 @@ import numpy as np
 
 import lrfast
 
-from . import _numpy_steps, config
+from . import _numpy_steps, _optimizer, config
 
 RULES = tuple(_numpy_steps.VARIANTS)
 SIZES = (256, 1_024, 16_384, 400_000, 4_000_000, 40_000_000)
@@ -83,7 +83,7 @@ def measure(rule: str, size: int, dtype: str, isa: str, rounds: int) -> Result:
             "lrfast": optimizer.step,
             "naive": _numpy_steps.make_step("naive", rule, params[1], grad, settings),
             "inplace": _numpy_steps.make_step("inplace", rule, params[2], grad, settings),
-            **_streams(grad, written),
+            **_streams(grad, len(written)),
         }
         seconds = _take_turns(contenders, rounds)
     streams = [key for key in seconds if key.startswith("stream")]
@@ -140,12 +140,18 @@ def provenance() -> dict[str, Any]:
     return {**(config.show_config("dicts") or {}), "commit": _commit(), "time": now}
 
 
-def _streams(grad: Any, written: list[Any]) -> dict[str, Callable[[], None]]:
-    """Loops over the memory of these buffers that do nothing but stream, one per compiled instruction set."""
+def _streams(grad: Any, count: int) -> dict[str, Callable[[], None]]:
+    """Loops that only read one and write ``count`` buffers of this size, one per compiled instruction set.
+
+    The buffers lie within their pages as those of an optimizer do.
+    """
     try:
         from ._roofline import Stream
     except ImportError:
         return {}
+    first = np.zeros_like(grad)
+    first.fill(0)  # so that its pages exist
+    written = [first, *(_optimizer._state_array(first, 0.0, slot) for slot in range(count - 1))]
     floats = [a.view(np.float32) for a in written]
     return {
         f"stream {isa}": Stream(isa, [(grad.view(np.float32), floats)])

@@ -21,8 +21,8 @@ try:
     from . import _core
 
     _extension = _core
-except ImportError as error:
-    _why_no_extension = str(error)
+except Exception as error:  # of any kind: built for another NumPy or Python, cut off, ...
+    _why_no_extension = f"{type(error).__name__}: {error}"
 
 __all__ = ["available_isas", "get_include", "get_library_dir", "isa", "show_config", "use_isa"]
 

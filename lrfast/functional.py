@@ -41,12 +41,14 @@ def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
     del defaults["step"], defaults["grad_scale"]
 
     @lru_cache(maxsize=64)
-    def prepare(given: tuple[tuple[str, Any], ...]) -> tuple[Rule, dict[str, Any], int, dict[str, float]]:
+    def prepare(given: tuple[tuple[str, Any, type], ...]) -> tuple[Rule, dict[str, Any], int, dict[str, float]]:
         """Rule, settings, flags and numbers; the same options come again and again."""
-        for name, _ in given:
+        for name, _, _ in given:
             if name not in defaults:
                 raise TypeError(f"{spec.__name__}() got an unexpected keyword argument {name!r}")
-        settings = {n: _checks.hyper_parameter(n, value) for n, value in {**defaults, **dict(given)}.items()}
+        settings = {
+            n: _checks.hyper_parameter(n, value) for n, value in {**defaults, **{n: v for n, v, _ in given}}.items()
+        }
         complete = {**dict.fromkeys(optimizer._construction_only, 0.0), **settings}
         optimizer._check(complete, "")
         rule = RULES[optimizer._rule(optimizer._structure(complete))]
@@ -62,9 +64,13 @@ def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
                 if name in given:
                     raise TypeError(f"{spec.__name__}() got multiple values for argument {name!r}")
                 given[name] = options.pop(name)
-        if "betas" in options:
-            options["betas"] = tuple(options["betas"])  # hashable
-        rule, settings, flags, numbers = prepare(tuple(options.items()))
+        if isinstance(options.get("betas"), list):
+            options["betas"] = tuple(options["betas"])
+        key = tuple((name, value, type(value)) for name, value in options.items())  # True is not 1.0
+        try:
+            rule, settings, flags, numbers = prepare(key)
+        except TypeError:
+            rule, settings, flags, numbers = prepare.__wrapped__(key)  # what cannot be hashed, or is refused again
         step, grad_scale = _checks.step_number(step), _checks.number("grad_scale", grad_scale)
         arguments = {name: optimizer._arguments.get(name, name) for name in rule.state_names}
         for name in state_arguments:

@@ -30,6 +30,7 @@ class SGD(Optimizer):
     """
 
     _reference = staticmethod(reference.sgd)
+    _step_may_lack = True
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,26 @@ __all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
 Array = np.ndarray[Any, Any]
 
 
-def _silent(function: Callable[..., None]) -> Callable[..., None]:
-    """NaN and infinity are results here, not accidents: no warnings, as in C."""
+def _public(function: Callable[..., None]) -> Callable[..., None]:
+    """Without warnings, since NaN and infinity are results here as in C; and a superfluous buffer is refused.
+
+    Optimizers call ``__wrapped__``: they keep their buffer where a schedule makes momentum 0.
+    """
+    parameters = signature(function)
 
     @wraps(function)
-    def silent(*args: Any, **kwargs: Any) -> None:
+    def public(*args: Any, **kwargs: Any) -> None:
+        given = parameters.bind(*args, **kwargs)
+        given.apply_defaults()
+        if given.arguments.get("momentum") == 0:
+            _need("momentum_buffer", given.arguments["momentum_buffer"], False)
         with np.errstate(all="ignore"):
             function(*args, **kwargs)
 
-    return silent
+    return public
 
 
-@_silent
+@_public
 def sgd(
     param: Array,
     grad: Array,
@@ -64,7 +73,7 @@ def sgd(
 
     ``momentum_buffer`` is b, needed exactly if momentum is not 0. Sources: Polyak 1964; Sutskever et al. 2013.
     """
-    _need("momentum_buffer", momentum_buffer, momentum != 0)
+    _need("momentum_buffer", momentum_buffer, momentum != 0 or momentum_buffer is not None)
     c = param.dtype.type
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
     if momentum_buffer is None:
@@ -78,7 +87,7 @@ def sgd(
     momentum_buffer[...] = b
 
 
-@_silent
+@_public
 def adagrad(
     param: Array,
     grad: Array,
@@ -104,12 +113,12 @@ def adagrad(
     """
     c = param.dtype.type
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
-    s = _second_moment(sum, x, (step - 1) / step) if accumulate == "mean" else sum + x * x
+    s = _second_moment(sum, x, float(step - 1) / float(step)) if accumulate == "mean" else sum + x * x
     param[...] = param - c(lr / (1 + (step - 1) * lr_decay)) * x / (np.sqrt(s) + c(eps))
     sum[...] = s
 
 
-@_silent
+@_public
 def rmsprop(
     param: Array,
     grad: Array,
@@ -140,30 +149,33 @@ def rmsprop(
     Sources: Hinton 2012, lecture 6e; Graves 2013, arXiv:1308.0850 (centered).
     """
     _need("grad_avg", grad_avg, centered)
-    _need("momentum_buffer", momentum_buffer, momentum != 0)
+    _need("momentum_buffer", momentum_buffer, momentum != 0 or momentum_buffer is not None)
     c = param.dtype.type
     if step == 1 and initial == "first-gradient":
         alpha = 0.0
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
     v = _second_moment(square_avg, x, alpha)
+    a = b = None
     variance = v
     if grad_avg is not None:
         a = _flush(_towards(grad_avg, x, c(1 - alpha)))
         variance = v - a * a
         variance = np.where(variance < 0, c(0), variance)
-        grad_avg[...] = a
     d = np.sqrt(variance) + c(eps)
     if momentum_buffer is None:
         u = c(lr) * x / d
     else:
         b = _flush(c(momentum) * momentum_buffer + x / d)
         u = c(lr) * b
-        momentum_buffer[...] = b
     param[...] = param - u
     square_avg[...] = v
+    if grad_avg is not None:
+        grad_avg[...] = a
+    if momentum_buffer is not None:
+        momentum_buffer[...] = b
 
 
-@_silent
+@_public
 def adam(
     param: Array,
     grad: Array,
@@ -195,7 +207,7 @@ def adam(
     _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep=1.0)
 
 
-@_silent
+@_public
 def adamw(
     param: Array,
     grad: Array,
@@ -263,12 +275,13 @@ def _adam(
     largest = v
     if max_exp_avg_sq is not None:
         largest = np.where((max_exp_avg_sq >= v) | np.isnan(max_exp_avg_sq), max_exp_avg_sq, v)
-        max_exp_avg_sq[...] = largest
     correction2 = c(1 / math.sqrt(one_minus_power(beta2, step)))
     u = c(lr / one_minus_power(beta1, step)) * m / (np.sqrt(largest) * correction2 + c(eps))
     param[...] = c(keep) * param - u
     exp_avg[...] = m
     exp_avg_sq[...] = v
+    if max_exp_avg_sq is not None:
+        max_exp_avg_sq[...] = largest
 
 
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool, grad_scale: float) -> Array:

@@ -9,7 +9,7 @@ typedef struct span {
     uintptr_t begin, end;
     size_t group, tensor;
     const char *what;
-    uint32_t written, reserved;
+    int written;
 } span;
 
 static lrf_status refuse(lrf_report *report, const char *what, lrf_status status)
@@ -127,6 +127,8 @@ static lrf_status check_tensor(const lrf_rule_info *rule, const lrf_tensor *tens
         return LRF_OK;
     if (tensor->count > (uint64_t)PTRDIFF_MAX / element_size)
         return refuse(report, "count", LRF_BAD_COUNT);
+    if (tensor->step == UINT64_MAX)
+        return refuse(report, "step", LRF_BAD_COUNT);
     bytes = (size_t)tensor->count * element_size;
 
     n = list_buffers(rule, tensor, buffers, names);
@@ -222,6 +224,8 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *
         return refuse(report, "groups", LRF_NULL_POINTER);
     for (size_t i = 0; i < group_count; i++) {
         report->group = i;
+        if (groups[i].struct_size != sizeof groups[i])
+            return refuse(report, "struct_size", LRF_BAD_STRUCT);
         if (!lrf_find_rule(groups[i].rule))
             return refuse(report, "rule", LRF_BAD_RULE);
         if (groups[i].dtype != LRF_FLOAT32 && groups[i].dtype != LRF_FLOAT64)

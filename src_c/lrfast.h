@@ -51,7 +51,7 @@ typedef enum lrf_status {
     LRF_BAD_FLAGS = 5,    /* an unknown flag, or flags that contradict each other or the rule */
     LRF_NULL_POINTER = 6, /* a pointer that the rule needs is NULL */
     LRF_MISALIGNED = 7,   /* a pointer is not aligned to its element size */
-    LRF_BAD_COUNT = 8,    /* count elements do not fit into the address space */
+    LRF_BAD_COUNT = 8,    /* count elements do not fit into the address space, or step is at its end */
     LRF_OVERLAP = 9,      /* buffers overlap of which at least one is written */
     LRF_BAD_WORK = 10,    /* work memory is missing, misaligned or smaller than lrf_work_size */
     LRF_BAD_ISA = 11,     /* LRFAST_ISA or lrf_set_isa names what this machine or build lacks */

@@ -351,6 +351,7 @@ void lrf_pool_destroy(lrf_pool *pool)
 {
     if (!pool)
         return;
+    /* In a forked child there are no workers, and locks are as some thread of the parent left them. */
     if (atomic_load(&pool->owner) == (int)getpid()) {
         const unsigned workers = atomic_load(&pool->workers);
         issue_ticket(pool, ((ticket_of(pool) >> 16) + 1) << 16, workers);
@@ -358,8 +359,8 @@ void lrf_pool_destroy(lrf_pool *pool)
             pthread_join(pool->worker[i].thread, NULL);
             pthread_cond_destroy(&pool->worker[i].wake);
         }
+        pthread_mutex_destroy(&pool->mutex);
+        pthread_cond_destroy(&pool->done);
     }
-    pthread_mutex_destroy(&pool->mutex);
-    pthread_cond_destroy(&pool->done);
     free(pool);
 }

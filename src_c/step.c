@@ -35,7 +35,7 @@ size_t lrf_work_size(const lrf_group *groups, size_t group_count, const lrf_opti
     const lrf_fpenv saved = lrf_fpenv_enter();
     const int needed = options && needs_norm(options);
     lrf_fpenv_leave(saved);
-    return needed ? count_tiles(groups, group_count) * sizeof(double) : 0;
+    return needed && groups ? count_tiles(groups, group_count) * sizeof(double) : 0;
 }
 
 /* ---- phases ---------------------------------------------------------------------------------------------- */
@@ -167,6 +167,10 @@ lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, 
         return LRF_NULL_POINTER;
     }
     *job = (lrf_job){.groups = groups, .group_count = group_count, .grad_norm = NAN, .clip_factor = 1, .phase = CLOSED};
+    if (options && options->struct_size != sizeof *options) {
+        report->what = "options.struct_size";
+        return LRF_BAD_STRUCT;
+    }
     if (options)
         job->options = *options;
     else

@@ -457,3 +457,72 @@ def test_functional_overlap(isa):
     with pytest.raises(ValueError, match="overlaps"):
         lrfast.functional.sgd(param, param, step=1)
     assert (param.tobytes(), state.tobytes()) == before
+
+
+def test_overlap_is_found_after_any_refusal(isa):
+    """A refused step leaves nothing behind that makes the next one look away."""
+    params, grads = [f32(), f32()], [f32(), f32()]
+    optimizer = lrfast.SGD(params)
+    optimizer.step(grads)
+    saved = snapshot(optimizer, *params)
+    for bad in ([params[1], f32(3)], [params[1], grads[1]], [params[1], grads[1]], [params[1], None]):
+        with pytest.raises(ValueError, match="expected"):
+            optimizer.step(bad)
+        assert snapshot(optimizer, *params) == saved
+    optimizer.step(grads)
+
+
+class Subclass(np.ndarray):
+    """Arithmetic of its own, as np.matrix has."""
+
+
+@pytest.mark.parametrize("odd", [np.ones((2, 2)).view(Subclass), np.ma.masked_array(np.ones((2, 2)), np.eye(2))])
+def test_arrays_that_mean_something_else(odd, isa):
+    with pytest.raises(TypeError, match="expected a plain numpy array"):
+        lrfast.SGD([odd])
+    param = np.ones((2, 2))
+    with pytest.raises(TypeError, match="expected a plain numpy array"):
+        lrfast.SGD([param]).step([odd])
+    assert np.all(param == 1)
+
+
+def test_groups_replaced_or_appended(isa):
+    param = f32()
+    optimizer = lrfast.SGD([param])
+    group = optimizer.param_groups[0]
+    optimizer.param_groups[0] = dict(group)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="param_groups: expected the groups that the optimizer made"):
+            optimizer.step([f32()])
+        optimizer.param_groups[:] = [group, dict(group)]
+    optimizer.param_groups[:] = [group]
+    with pytest.raises(AttributeError):
+        optimizer.param_groups = [group]
+    group["momentun"] = 0.9
+    with pytest.raises(ValueError, match="unknown option 'momentun'"):
+        optimizer.step([f32()])
+    assert param.tobytes() == f32().tobytes()
+
+
+@pytest.mark.parametrize("name", ["maximize", "nesterov"])
+def test_schedule_of_what_is_no_number(name, isa):
+    with pytest.raises(TypeError, match=f"{name}: expected True or False"):
+        lrfast.SGD(f32(), **{name: lambda t: True})
+
+
+def test_scheduled_numbers_that_contradict_each_other(isa):
+    param = f32()
+    optimizer = lrfast.SGD(param, momentum=0.9, nesterov=True, dampening=lambda t: 0.0 if t == 0 else 0.5)
+    optimizer.step(f32())
+    saved = snapshot(optimizer, param)
+    with pytest.raises(ValueError, match="schedule at t=1: nesterov: expected momentum > 0 and dampening = 0"):
+        optimizer.step(f32())
+    assert snapshot(optimizer, param) == saved
+
+
+def test_state_locked_by_the_user(isa):
+    param = f32()
+    optimizer = lrfast.Adam(param)
+    optimizer.state[0]["exp_avg"].setflags(write=False)
+    optimizer.step(f32())
+    assert np.all(optimizer.state[0]["exp_avg"] != 0)

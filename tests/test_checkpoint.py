@@ -122,6 +122,16 @@ WRONG = {
     "a bad number": (lambda s: altered(s, "group", {"eps": -1.0}), ValueError, "eps: expected"),
     "another structure": (lambda s: altered(s, "group", {"amsgrad": True}), ValueError, "amsgrad: expected False"),
     "the twin": (lambda s: altered(s, "group", {"decoupled_weight_decay": True}), ValueError, "another optimizer"),
+    "a missing step": (
+        lambda s: {**s, "state": {0: s["state"][0], 1: without(s["state"][1], "step")}},
+        ValueError,
+        "expected 'step'",
+    ),
+    "state that is no mapping": (lambda s: {**s, "state": [1, 2]}, ValueError, "expected a mapping"),
+    "groups that are none": (lambda s: {**s, "param_groups": None}, ValueError, "param_groups"),
+    "a group without params": (lambda s: {**s, "param_groups": [{}]}, ValueError, "sequence 'params'"),
+    "a tensor without state": (lambda s: {**s, "state": {0: None, 1: s["state"][1]}}, ValueError, "expected a mapping"),
+    "huge updates": (lambda s: altered(s, "top", {"updates": 2**64}), ValueError, "updates"),
     "a stray tensor": (lambda s: {**s, "state": {**s["state"], 9: {}}}, ValueError, r"state\[9\]"),
     "of SGD": (
         lambda s: lrfast.SGD([np.zeros(50, np.float32), np.zeros(51)], momentum=0.9).state_dict(),
@@ -193,11 +203,30 @@ def test_adding_a_group():
     optimizer.step([make_grads(9, np.float32), make_grads(5, np.float64)])
 
 
+def test_adding_a_group_that_is_refused_late():
+    """Whatever fails, the optimizer goes on as it was."""
+    params, grads = [np.ones(3)], [np.ones(3)]
+    optimizer = lrfast.SGD(params, lr=1.0, momentum=0.5)
+    optimizer.step(grads)
+    optimizer.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr: expected"):
+        optimizer.add_param_group({"params": [np.ones(2)], "lr": lambda t: 0.1})
+    optimizer.param_groups[0]["lr"] = 1.0
+    buffer = optimizer.state[0]["momentum_buffer"]
+    optimizer.step(grads)
+    assert np.all(buffer == 1.5)
+    assert np.all(params[0] == 1 - 1 - 1.5)
+    optimizer.add_param_group({"params": [np.ones(2)], "lr": lambda t: float(t)})
+    assert optimizer.param_groups[1]["lr"] == 2.0
+    optimizer.step([*grads, np.ones(2)])
+    assert np.all(buffer == 1.75), "states stay where they are"
+
+
 def test_adding_a_bound_group():
     params, grads = [np.ones(3)], [np.ones(3)]
     optimizer = lrfast.SGD(params, lr=1.0, grads=grads)
     more, more_grads = np.ones(2), np.ones(2)
-    with pytest.raises(ValueError, match="gradients of the new group"):
+    with pytest.raises(ValueError, match="expected those of the group, because all are bound"):
         optimizer.add_param_group({"params": [more]})
     optimizer.add_param_group({"params": [more], "grads": [more_grads]})
     optimizer.step()

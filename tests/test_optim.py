@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -224,6 +226,67 @@ def test_interrupt_during_a_step(isa):
     timer.join()
     assert np.all(param == -float(optimizer.updates))
     assert optimizer.state[0]["step"] == optimizer.updates
+
+
+def test_a_list_emptied_during_its_step():
+    """Gradients live until the step is over, whatever another thread does to the caller's list."""
+    param = np.zeros(20_000_000, np.float32)
+    optimizer = lrfast.SGD([param], lr=1.0)
+    for _ in range(3):
+        grads = [np.ones_like(param)]
+        timer = threading.Timer(0.002, grads.clear)
+        timer.start()
+        optimizer.step(grads)
+        timer.join()
+    assert np.all(param == -3)
+
+
+def during_a_long_step(optimizer, grads, action):
+    """Runs action while another thread is in the step of the optimizer; returns the exception or None."""
+    started, result = threading.Event(), []
+
+    def work():
+        started.set()
+        optimizer.step(grads)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    started.wait()
+    while thread.is_alive() and not result:
+        try:
+            action()
+        except RuntimeError as error:
+            result.append(error)
+    thread.join()
+    return result[0] if result else None
+
+
+def test_nothing_changes_a_running_step():
+    """Another thread can neither step nor load nor add a group meanwhile; the running step keeps its numbers."""
+    params = [np.zeros(15_000_000, np.float32), np.zeros(15_000_000, np.float32)]
+    rates = iter([1.0] * 2 + [7.0] * 10**6)
+    optimizer = lrfast.SGD([{"params": [p]} for p in params], lr=lambda t: next(rates))
+    saved = optimizer.state_dict()
+    grads = [np.ones_like(p) for p in params]
+    loads = during_a_long_step(optimizer, grads, lambda: optimizer.load_state_dict(saved))
+    assert loads is None or "another thread" in str(loads)
+    assert all(np.all(p == p[0]) for p in params)
+
+
+def test_optimizers_are_freed_at_once():
+    """No reference cycle keeps large states until the garbage collector comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        for isa in (lrfast.isa(), "numpy"):
+            with lrfast.use_isa(isa):
+                optimizer = lrfast.Adam(np.ones(10), lr=lambda t: 0.1)
+                optimizer.step(np.ones(10))
+                alive = weakref.ref(optimizer)
+                del optimizer
+                assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_fork_after_steps():
