@@ -334,7 +334,7 @@ class Optimizer:
                 values.append(_checks.hyper_parameter(key, value))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"group {i}, schedule at t={t}: {error}") from None
-        if type(self)._check is not Optimizer._check:
+        if any(written.get("nesterov") for written in self._written):  # the one option that restricts numbers
             merged = [dict(group) for group in self._param_groups]
             for (i, key, _, _), value in zip(self._scheduled, values, strict=True):
                 merged[i][key] = value
