@@ -4,7 +4,10 @@
 
 enum { STATE_SLOTS = 4, GRAD = 1, BUFFERS = 2 + STATE_SLOTS }; /* param, grad, states */
 
-/* A buffer of `size` bytes; where it belongs. */
+/* Elements of a tensor, whatever their type: no division per tensor. */
+static const uint64_t MAX_COUNT = PTRDIFF_MAX / sizeof(double);
+
+/* The bytes begin .. end of a buffer, and where it belongs. */
 typedef struct span {
     uintptr_t begin, end;
     size_t group, tensor;
@@ -125,7 +128,7 @@ static lrf_status check_tensor(const lrf_rule_info *rule, const lrf_tensor *tens
 
     if (!tensor->grad || tensor->count == 0)
         return LRF_OK;
-    if (tensor->count > (uint64_t)PTRDIFF_MAX / element_size)
+    if (tensor->count > MAX_COUNT)
         return refuse(report, "count", LRF_BAD_COUNT);
     if (tensor->step == UINT64_MAX)
         return refuse(report, "step", LRF_BAD_COUNT);
@@ -136,7 +139,7 @@ static lrf_status check_tensor(const lrf_rule_info *rule, const lrf_tensor *tens
         const uintptr_t address = (uintptr_t)buffers[i];
         if (!address)
             return refuse(report, names[i], LRF_NULL_POINTER);
-        if (address % element_size)
+        if (address & (element_size - 1))
             return refuse(report, names[i], LRF_MISALIGNED);
         if (address > UINTPTR_MAX - bytes)
             return refuse(report, "count", LRF_BAD_COUNT);
@@ -244,7 +247,7 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *
             void *buffers[BUFFERS];
             const char *names[BUFFERS];
             const size_t buffer_count = list_buffers(rule, tensor, buffers, names);
-            if (tensor->count > (uint64_t)PTRDIFF_MAX / lrf_element_size(&groups[i])) {
+            if (tensor->count > MAX_COUNT) {
                 report->group = i;
                 report->tensor = j;
                 return refuse(report, "count", LRF_BAD_COUNT);

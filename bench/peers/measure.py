@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from contract import RULES, Contender
-from run import LARGE, SLOW
+from run import GREEDY, HUGE, LARGE, SLOW
 
 import lrfast
 from lrfast import reference
@@ -70,11 +70,12 @@ def measure(
 ) -> dict[str, Any]:
     """Seconds per update of all contenders, in turns; minimum and median, and ratios round by round."""
     elements = elements_of(case)
+    gc.collect()
     grads, params = make_arrays(case, 2), make_arrays(case, 1)
     contenders = []
     for peer in peers:
         for name in peer.NAMES:
-            if name in names and not (elements >= LARGE and name in SLOW):
+            if name in names and not (elements >= LARGE and name in SLOW) and not (elements >= HUGE and name in GREEDY):
                 contender = peer.make(name, rule, RULES[rule], [p.copy() for p in params], grads, threads)
                 contenders.append(contender)
     contenders += _streams(case, rule, grads, threads)

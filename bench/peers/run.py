@@ -23,9 +23,11 @@ HERE = Path(__file__).parent
 PEERS = ("peer_lrfast", "peer_numpy", "peer_numba", "peer_torch", "peer_deepspeed", "peer_optax")
 CASES = ("1", "256", "1024", "16384", "400000", "4000000", "40000000", "100000000")
 MODELS = ("MLP", "10,000 tensors", "ResNet-50", "GPT-2 small")
-# Where memory is short or a peer would take minutes: contenders that the largest cases do without.
+# Where a peer would take minutes, or all of them more memory than there is: what the largest cases do without.
 SLOW = ("numpy naive", "torch for-loop", "torch foreach")
-LARGE = 30_000_000  # elements
+LARGE = 20_000_000  # elements
+GREEDY = ("numpy in place", "numba", "optax")
+HUGE = 100_000_000
 
 
 def main() -> int:
