@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*.h src_c/*.def src_c/rules/*.h) \
 	$(wildcard lrfast/*.pyx lrfast/*.h)
 
-.PHONY: help demo test check lint format bench clean
+.PHONY: help demo test check lint format bench bench-peers clean
 
 help:
 	@echo "make demo    build, train on handwritten digits with every optimizer, show the result"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   lint, clang, sanitizers, header matrix, aarch64 under qemu"
 	@echo "make lint    style and types only;  make format repairs the style"
 	@echo "make bench   steps beside NumPy and the memory's speed"
+	@echo "make bench-peers   ... and beside numba, torch, DeepSpeed and optax, in an environment of its own"
 
 demo: $(VENV)/installed
 	$(BIN)/lrfast demo $(DEMO_ARGUMENTS)
@@ -36,6 +37,20 @@ format: $(VENV)/linted
 
 bench: $(VENV)/installed
 	$(BIN)/lrfast bench $(BENCH_ARGUMENTS)
+
+# An environment of its own for libraries that lrfast never needs; PEER_ARGUMENTS="--rules adam --cases 1024" is short.
+bench-peers: $(VENV)-peers/installed
+	mkdir -p build
+	$(VENV)-peers/bin/python bench/peers/run.py --json build/peers.json $(PEER_ARGUMENTS)
+	$(VENV)-peers/bin/python bench/peers/figures.py build/peers.json docs
+
+$(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py)
+	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/pip install --quiet "setuptools>=77" "cython>=3.1,<4" "numpy>=2" torch==2.13.0 numba "jax[cpu]" \
+		optax matplotlib ninja py-cpuinfo wheel
+	DS_BUILD_OPS=0 $(VENV)-peers/bin/pip install --quiet --no-build-isolation deepspeed
+	LRFAST_REQUIRE_EXT=1 $(VENV)-peers/bin/pip install --quiet --force-reinstall --no-deps --no-build-isolation .
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist lrfast-demo *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c lrfast/include lrfast/lib \

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -11,40 +11,10 @@ import numpy as np
 
 from . import _checkpoint, _checks, config
 from ._bindings import Array, Bindings, Group, lower, names_of
+from ._state import State, state_array
 from ._table import RULES, Rule
 
 _REBUILT = ("_bindings", "_plan", "_scheduled", "_written", "state")  # attributes that _bind makes
-
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-_PAGE = 4096  # bytes
-_LARGE = 32_768  # bytes: from here on a page more does not matter
-
-
-class State(Mapping[str, Any]):
-    """State of one tensor: live arrays under PyTorch's names, and "step", its completed updates.
-
-    Arrays can be written into, not replaced.
-    """
-
-    def __init__(self, bindings: Bindings, plan: Any, index: int) -> None:
-        self._arrays = bindings.states[index]
-        self._plan = plan
-        self._index = index
-
-    def __getitem__(self, name: str) -> Any:
-        if name == "step":
-            return self._plan.step_of(self._index)
-        return self._arrays[name].view()  # whose shape and flags are the user's business
-
-    def __iter__(self) -> Iterator[str]:
-        yield "step"
-        yield from self._arrays
-
-    def __len__(self) -> int:
-        return 1 + len(self._arrays)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
 
 
 class Optimizer:
@@ -252,7 +222,7 @@ class Optimizer:
         self.__dict__.update(saved["attributes"])
         params, labels, grads, states, steps, updates = saved["bound"]
         aligned = [
-            {name: _state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
+            {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
             for param, arrays in zip(params, states, strict=True)
         ]
         self._bind(params, labels, grads, aligned, steps, updates)
@@ -390,7 +360,7 @@ class Optimizer:
             rule = self._rule_of(index)
             groups.append(Group(settings, rule, self._update, first, stop))
             states += [
-                {n: _state_array(param, self._initial(n, settings), k) for k, n in enumerate(rule.states) if n}
+                {n: state_array(param, self._initial(n, settings), k) for k, n in enumerate(rule.states) if n}
                 for param in arrays[max(first, len(states)) : stop]
             ]
             first = stop
@@ -422,22 +392,3 @@ def _value_at(key: str, schedule: Any, t: int) -> Any:
     if key == "betas" and isinstance(schedule, Sequence):
         return tuple(beta(t) if callable(beta) else beta for beta in schedule)
     return schedule(t)
-
-
-def _state_array(param: Array, content: Array | float, slot: int) -> Array:
-    """A new array like param, aligned to cache lines, filled with content. Fresh zeros are not touched.
-
-    Within a page, a large state begins a quarter page after param, the next one another quarter: where a load has the
-    page offset of a store shortly before it, processors make it wait (measured: up to 20 % of a step).
-    """
-    large = param.nbytes >= _LARGE
-    memory = np.zeros(param.nbytes + (_PAGE if large else _ALIGNMENT), np.uint8)
-    address = memory.ctypes.data
-    if large:
-        offset = (param.ctypes.data // _ALIGNMENT * _ALIGNMENT + (slot + 1) * _PAGE // 4 - address) % _PAGE
-    else:
-        offset = -address % _ALIGNMENT
-    array = memory[offset : offset + param.nbytes].view(param.dtype).reshape(param.shape)
-    if not isinstance(content, float) or content != 0.0:
-        array[...] = content
-    return array

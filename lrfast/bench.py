@@ -20,7 +20,7 @@ import numpy as np
 
 import lrfast
 
-from . import _numpy_steps, _optimizer, config
+from . import _numpy_steps, _state, config
 
 RULES = tuple(_numpy_steps.VARIANTS)
 SIZES = (256, 1_024, 16_384, 400_000, 4_000_000, 40_000_000)
@@ -151,7 +151,7 @@ def _streams(grad: Any, count: int) -> dict[str, Callable[[], None]]:
         return {}
     first = np.zeros_like(grad)
     first.fill(0)  # so that its pages exist
-    written = [first, *(_optimizer._state_array(first, 0.0, slot) for slot in range(count - 1))]
+    written = [first, *(_state.state_array(first, 0.0, slot) for slot in range(count - 1))]
     floats = [a.view(np.float32) for a in written]
     return {
         f"stream {isa}": Stream(isa, [(grad.view(np.float32), floats)])

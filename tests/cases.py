@@ -89,6 +89,18 @@ def make_params(n: int, dtype: Any, seed: int = 1) -> np.ndarray:
     return params
 
 
+def f32(n=8):
+    """1, 2, ... n."""
+    return np.arange(1, n + 1, dtype=np.float32)
+
+
+def snapshot(optimizer, *arrays):
+    """Everything that a refused call must leave alone."""
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    states = [{k: v if k == "step" else v.tobytes() for k, v in s.items()} for s in optimizer.state]
+    return [a.tobytes() for a in arrays], states, optimizer.updates, groups
+
+
 def same_bits(x: np.ndarray, y: np.ndarray) -> bool:
     """Equal bit for bit; of NaNs only the position counts."""
     nan = np.isnan(x)

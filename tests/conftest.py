@@ -4,6 +4,17 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 if os.environ.get("LRFAST_TEST_WITHOUT_EXTENSION"):
     sys.modules["lrfast._core"] = None
+
+
+@pytest.fixture
+def forced_isa(isa):
+    """For tests that are parametrised over isa: they run on it."""
+    import lrfast
+
+    with lrfast.use_isa(isa):
+        yield

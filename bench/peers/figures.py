@@ -1,4 +1,4 @@
-"""Draws what run.py measured: python bench/peers/figures.py results.json docs/
+"""Draws what run.py measured: python bench/peers/figures.py results.json [more.json ...] docs/
 
 Three pictures: the share of the memory's speed over size, the time of each peer relative to lrfast over size, and what
 a second thread brings over size.
@@ -31,8 +31,8 @@ STYLE = {
 }
 
 
-def main(source: Path, folder: Path) -> None:
-    results = json.loads(source.read_text())["results"]
+def main(sources: list[Path], folder: Path) -> None:
+    results = [result for source in sources for result in json.loads(source.read_text())["results"]]
     single = sorted((r for r in results if r["case"].isdecimal() and r["elements"] >= 256), key=lambda r: r["elements"])
     with plt.rc_context(STYLE):
         _roofline([r for r in single if r["threads"] == 1], folder / "roofline.svg")
@@ -95,4 +95,5 @@ def _save(figure: Any, axes: Any, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    *files, target = map(Path, sys.argv[1:])
+    main(files, target)

@@ -22,7 +22,7 @@ from lrfast._roofline import Stream
 
 from cases import elements_of, make_arrays, shapes_of
 
-SHORTEST = 300e-6  # seconds: a timing repeats its call until it takes this long
+SHORTEST = 2e-3  # seconds: a timing repeats its call until it takes this long, so that threads are warm
 PAUSE = 2e-3  # seconds before each timing: other libraries' threads stop waiting actively meanwhile
 WRITTEN = {"sgd": 1, "momentum": 2, "adagrad": 2, "rmsprop": 2, "adam": 3, "adamw": 3}  # arrays
 TOLERANCE = 2e-6  # of a parameter of size 1 after three updates in float32
