@@ -10,17 +10,20 @@
 
 Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW. ``lrfast.functional`` has single updates of single arrays,
 ``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates.
+``lrfast.Monitor`` records a run and says why its loss is stuck.
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 
 from . import functional, optim, reference, schedules
 from ._threads import get_num_threads, num_threads, set_num_threads
 from .config import available_isas, get_include, get_library_dir, isa, show_config, use_isa
+from .monitor import Monitor
 from .optim import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Monitor",
     "available_isas",
     "functional",
     "get_include",

@@ -1,0 +1,186 @@
+"""Verdicts on runs with a known answer, without and with noise, in other units, and on real data."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from runs import BOWL, HILLY, START, Quadratic, follow, rosenbrock, walls
+
+import lrfast
+from lrfast import SGD, Adagrad, Adam, RMSprop, schedules
+from lrfast._digits import MLP, load_digits
+from lrfast._training import SIZES
+from lrfast._verdict import CURES, judge
+
+SMALL = [1.0, 10.0]
+AWAY = [3.0, -4.0]
+
+
+def nan_after_50(problem):
+    calls = iter(range(1_000_000))
+
+    def spoilt(p):
+        loss, gradient = problem(p)
+        return loss, gradient * (np.nan if next(calls) >= 50 else 1)
+
+    return spoilt
+
+
+def straight_down(p):
+    return -float(p.astype(np.float64).sum()), np.full_like(p, -1)
+
+
+def uphill(p):
+    loss, gradient = Quadratic(SMALL)(p)
+    return loss, -gradient
+
+
+# kind, problem, start, steps, optimizer, options
+CERTAIN = {
+    "bouncing: the lecture's bowl": ("bouncing", Quadratic(BOWL), START, 2000, SGD, dict(lr=0.01)),
+    "bouncing: young": ("bouncing", Quadratic(BOWL), START, 30, SGD, dict(lr=0.01)),
+    "bouncing: momentum": ("bouncing", Quadratic(BOWL), START, 500, SGD, dict(lr=0.019, momentum=0.9)),
+    "bouncing: between walls": ("bouncing", walls, np.linspace(1, 3, 20), 500, SGD, dict(lr=10.0)),
+    "bouncing: walls, momentum": ("bouncing", walls, np.linspace(1, 3, 20), 500, SGD, dict(lr=10.0, momentum=0.9)),
+    "bouncing: walls, Adam": ("bouncing", walls, np.linspace(1, 3, 20), 1000, Adam, dict(lr=10.0)),
+    "crawling: the lecture's bowl": ("crawling", Quadratic(BOWL), START, 2000, SGD, dict(lr=1e-7)),
+    "crawling: young": ("crawling", Quadratic(BOWL), START, 30, SGD, dict(lr=1e-7)),
+    "crawling: 100,000 updates": ("crawling", Quadratic(BOWL), START, 100_000, SGD, dict(lr=1e-7)),
+    "crawling: the flat direction": ("crawling", Quadratic(BOWL), START, 2000, SGD, dict(lr=0.009)),
+    "crawling: Adam": ("crawling", Quadratic(SMALL), AWAY, 100, Adam, dict(lr=1e-6)),
+    "descending: SGD": ("descending", Quadratic(SMALL), AWAY, 60, SGD, dict(lr=0.02)),
+    "descending: overshooting": ("descending", Quadratic(SMALL), AWAY, 20, SGD, dict(lr=0.18)),
+    "descending: momentum": ("descending", Quadratic(SMALL), AWAY, 50, SGD, dict(lr=0.003, momentum=0.9)),
+    "descending: Adam": ("descending", Quadratic(SMALL), AWAY, 200, Adam, dict(lr=0.01)),
+    "descending: maximize": ("descending", Quadratic([-1.0, -10.0]), AWAY, 60, SGD, dict(lr=0.02, maximize=True)),
+    "descending: valley": ("descending", rosenbrock, [-1.5, 2.5], 3000, SGD, dict(lr=1e-3)),
+    "descending: valley, Adam": ("descending", rosenbrock, [-1.5, 2.5], 1000, Adam, dict(lr=0.01)),
+    "descending: valley, RMSprop": ("descending", rosenbrock, [-1.5, 2.5], 1500, RMSprop, dict(lr=1e-3, alpha=0.9)),
+    "descending: off a saddle": ("descending", Quadratic([1.0, -1.0]), [3.0, 1e-6], 200, SGD, dict(lr=0.1)),
+    "critical: minimum": ("critical", Quadratic(SMALL), AWAY, 1000, SGD, dict(lr=0.05)),
+    "critical: minimum, float32": ("critical", Quadratic(SMALL, centre=1.0), np.float32(AWAY), 1000, SGD, dict(lr=0.05)),
+    "critical: minimum, Adam": ("critical", Quadratic(SMALL), AWAY, 3000, Adam, dict(lr=0.01)),
+    "critical: saddle": ("critical", Quadratic([1.0, -1.0]), [3.0, 0.0], 200, SGD, dict(lr=0.1)),
+    "critical: no gradient at all": ("critical", Quadratic([0.0, 0.0]), AWAY, 50, Adam, dict(lr=0.1)),
+    "exploded: diverging": ("exploded", Quadratic([0.1, 100.0]), START, 60, SGD, dict(lr=0.024)),
+    "crawling: no rate": ("crawling", Quadratic(SMALL), AWAY, 60, SGD, dict(lr=0.0)),
+    "nonfinite: gradients": ("nonfinite", nan_after_50(Quadratic(SMALL)), AWAY, 60, SGD, dict(lr=0.01)),
+    "nonfinite: overflow": ("nonfinite", Quadratic(BOWL), START, 1000, SGD, dict(lr=0.02)),
+    "lost_updates": ("lost_updates", straight_down, np.full(10, 1e8, np.float32), 300, SGD, dict(lr=1.0)),
+    "mismatch: wrong sign": ("mismatch", uphill, AWAY, 30, SGD, dict(lr=0.005)),
+    "mismatch: decay": ("mismatch", Quadratic(SMALL, centre=1.0), AWAY, 2000, lrfast.AdamW, dict(lr=0.01, weight_decay=2.0)),
+    "too_few": ("too_few", Quadratic(BOWL), START, 3, SGD, dict(lr=0.01)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # runs that overflow
+@pytest.mark.parametrize(("kind", "problem", "start", "steps", "cls", "options"), CERTAIN.values(), ids=CERTAIN)
+def test_certain(kind, problem, start, steps, cls, options):
+    verdict = follow(problem, start, steps, cls, **options).verdict()
+    assert verdict.kind == kind, verdict
+    assert verdict.cure == CURES[kind]
+    assert str(verdict) == f"{kind}: {verdict.text} {verdict.cure}"
+    assert all(type(value) is float for value in verdict.evidence.values())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(("factor", "shift"), [(1000.0, 0.0), (1e-3, 0.0), (1.0, 100.0), (1.0, -100.0)])
+@pytest.mark.parametrize("name", [name for name in CERTAIN if "100,000" not in name])
+def test_the_unit_of_the_loss_does_not_matter(name, factor, shift):
+    kind, problem, start, steps, cls, options = CERTAIN[name]
+    if "nan" in getattr(problem, "__qualname__", ""):
+        problem = nan_after_50(Quadratic(SMALL))
+    monitor = follow(problem, start, steps, cls, report=lambda loss: factor * loss + shift, **options)
+    assert monitor.verdict().kind == kind, monitor.verdict()
+
+
+@pytest.mark.parametrize("steps", [720, 730, 800, 1000])
+def test_the_burst_of_the_lecture(steps):
+    bowl = Quadratic([0.01, 100.0])
+    verdict = follow(bowl, START, steps, Adagrad, lr=0.1, accumulate="mean", eps=0.0).verdict()
+    assert verdict.kind == "exploded"
+    assert 710 <= verdict.evidence["burst_step"] <= 725
+    assert verdict.evidence["rate_at_burst"] > verdict.evidence["rate_before"]
+    assert ("has come back" in verdict.text) == (steps > 720)
+
+
+def test_no_burst_with_decay():
+    bowl = Quadratic([0.01, 100.0])
+    monitor = follow(bowl, START, 1000, Adagrad, lr=schedules.inverse_sqrt(0.1), accumulate="mean", eps=0.0)
+    assert monitor.verdict().kind in ("descending", "crawling", "critical")
+
+
+NOISY = {
+    "noise: SGD": ("noise", dict(grad_noise=1.0), 2000, SGD, dict(lr=0.05)),
+    "noise: momentum": ("noise", dict(grad_noise=1.0), 2000, SGD, dict(lr=0.005, momentum=0.9)),
+    "noise: Adam": ("noise", dict(grad_noise=1.0), 2000, Adam, dict(lr=0.05)),
+    "noise: two parameters": ("noise", dict(grad_noise=1.0, h=[0.5, 2.0]), 2000, SGD, dict(lr=0.05)),
+    "crawling: SGD": ("crawling", dict(grad_noise=1.0), 500, SGD, dict(lr=1e-6)),
+    "crawling: mostly noise": ("crawling", dict(grad_noise=10.0), 500, SGD, dict(lr=1e-6)),
+    "crawling: Adam": ("crawling", dict(grad_noise=1.0), 500, Adam, dict(lr=1e-6)),
+    "descending: SGD": ("descending", dict(grad_noise=1.0), 150, SGD, dict(lr=0.01)),
+    "descending: momentum": ("descending", dict(grad_noise=1.0), 150, SGD, dict(lr=0.001, momentum=0.9)),
+    "descending: Adam": ("descending", dict(grad_noise=1.0), 200, Adam, dict(lr=0.01)),
+    "bouncing: SGD": ("bouncing", dict(grad_noise=1.0), 1000, SGD, dict(lr=0.196)),
+    "bouncing: two parameters": ("bouncing", dict(grad_noise=1.0, h=[0.5, 2.0]), 1000, SGD, dict(lr=0.97)),
+}
+
+
+@pytest.mark.parametrize("loss_noise", [0.0, 1.0], ids=["loss of all data", "loss of the batch"])
+@pytest.mark.parametrize(("kind", "noise", "steps", "cls", "options"), NOISY.values(), ids=NOISY)
+def test_noisy(kind, noise, steps, cls, options, loss_noise):
+    """At most one of twenty seeds is judged wrongly."""
+    settings = {"h": HILLY, **noise, "loss_noise": loss_noise}
+    start = np.full(len(settings["h"]), 3.0)
+    kinds = Counter(
+        follow(Quadratic(seed=seed, **settings), start, steps, cls, **options).verdict().kind for seed in range(20)
+    )
+    assert kinds[kind] >= 19, kinds
+
+
+ALL = 1437
+DIGITS = {
+    "descending": ("descending", 100, 32, SGD, dict(lr=0.1)),
+    "descending: Adam": ("descending", 150, 32, Adam, dict(lr=0.001)),
+    "descending: all data": ("descending", 150, ALL, SGD, dict(lr=0.5)),
+    "bouncing: all data": ("bouncing", 150, ALL, SGD, dict(lr=1.5)),
+    "crawling": ("crawling", 300, 32, SGD, dict(lr=1e-5)),
+    "crawling: Adam": ("crawling", 300, 32, Adam, dict(lr=1e-7)),
+    "exploded": ("exploded", 300, 32, SGD, dict(lr=0.5, momentum=0.9)),
+    "exploded: Adam": ("exploded", 300, 32, Adam, dict(lr=0.3)),
+}
+
+
+def train(steps, batch, cls, options, seed):
+    digits, model = load_digits(seed), MLP(SIZES, seed)
+    optimizer = cls(model.params, grads=model.grads, **options)
+    monitor, rng = lrfast.Monitor(optimizer), np.random.default_rng(seed)
+    for _ in range(steps):
+        chosen = rng.choice(len(digits.train_labels), batch, replace=False)
+        loss = model.loss(digits.train_images[chosen], digits.train_labels[chosen])
+        optimizer.step()
+        monitor.update(loss)
+    return monitor
+
+
+@pytest.mark.parametrize("seed", [100, 101, 102])
+@pytest.mark.parametrize(("kind", "steps", "batch", "cls", "options"), DIGITS.values(), ids=DIGITS)
+def test_digits(kind, steps, batch, cls, options, seed):
+    verdict = train(steps, batch, cls, options, seed).verdict()
+    assert verdict.kind == kind, verdict
+
+
+def test_nothing_is_too_few():
+    assert judge([]).kind == "too_few"
+
+
+def test_a_single_bad_step_is_forgiven():
+    rows = follow(Quadratic(SMALL), AWAY, 60, lr=0.02).records
+    rows[30] = rows[30] | {"loss": np.nan, "grad_norm": np.inf}
+    assert judge(rows).kind == "descending"
+    assert judge(rows[:31]).kind == "nonfinite"
+    for row in rows[31::2]:
+        row["skipped"] = True
+    assert judge(rows[:-1]).kind == "nonfinite"
