@@ -49,7 +49,7 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
             param[...] = value + scale * direction[offset : offset + param.size].reshape(param.shape)
             offset += param.size
         found = gradient(given)
-        arrays = grads if found is None else optimizer._flatten_grads(found, len(params))
+        arrays = grads if found is None else optimizer._flatten("grads", found, len(params))
         if arrays is None:
             raise ValueError("gradient: expected gradients like those that step takes, got None and none are bound")
         flat = [

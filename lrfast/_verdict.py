@@ -110,13 +110,16 @@ class _Run:
         self.evidence.update(numbers)
 
     def kept(self, window: slice) -> float:
-        """Slope along the update at its end, as a share of the slope at its start; sums over the window.
+        """Slope along the update at its end as a share of the slope at its start: <s, d'> / <s', d'>, sums of a window.
 
-        <s, d'> / <s', d'> = 1 - 2 sharpness / sharpness_limit, each weighted by the square of the update.
+        <s, d'> = cosine |s| |d'| and <s', d'> = <s, d'> - sharpness |d'|^2.
         """
-        weight = self.column("update_norm")[window] ** 2
-        limit = _total(weight * self.column("sharpness_limit")[window])
-        return float(1 - 2 * _total(weight * self.column("sharpness")[window]) / limit) if limit else np.nan
+        length = self.column("update_norm")
+        follows = np.diff(self.column("update"), prepend=-np.inf) == 1
+        length = np.where(follows, np.roll(length, 1), length)[window]
+        end = _total(self.column("cosine")[window] * self.grad_norm[window] * length)
+        start = end - _total(self.column("sharpness")[window] * length**2)
+        return end / start if start else np.nan
 
 
 # ---- the rules, in the order in which they are tried -----------------------------------------------------------------
@@ -244,10 +247,11 @@ def _pace(run: _Run) -> tuple[str, str] | None:
     """Whether a run that does descend crawls."""
     kept, cosine = run.evidence["kept"], run.evidence["cosine"]
     distance = 1 / abs(1 - kept) if kept != 1 else np.inf
-    turning = 2 * run.column("sharpness") / run.column("sharpness_limit")
-    steepest = float(np.nanquantile(turning, 0.95)) if np.any(np.isfinite(turning)) else np.nan
+    minimum = run.column("minimum")
+    turning = 1 / minimum[np.isfinite(minimum)]
+    steepest = float(np.quantile(turning, 0.95)) if len(turning) else 0.0
     run.note(steps_to_minimum=distance, steepest=steepest)
-    if distance > FAR * run.steps or abs(steepest) < 1 / NEEDLESS:
+    if distance > FAR * run.steps or steepest < 1 / NEEDLESS:
         return "crawling", (
             f"the loss falls, but in {run.steps:,} steps the gradient has hardly changed: at this pace the minimum along "
             f"the path is about {distance:.2g} steps away."

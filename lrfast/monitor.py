@@ -34,15 +34,15 @@ class Monitor:
             monitor.update(loss)
         print(monitor.verdict())
 
-    ``optimizer`` is any optimizer of lrfast. Its statistics are turned on (``optimizer.stats = True``) unless they are
-    on already; with ``stats=k`` there is one record per k steps.
+    ``optimizer`` is any optimizer of lrfast. Unless its statistics are on, all of them, they are turned on
+    (``optimizer.stats = True``). With ``stats=k`` there is one record per k steps.
 
     Memory is bounded: the latest 1,000 records stay; of those before, every n-th, at most 1,000, with n doubling as the
     run gets longer.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        if not optimizer.stats:
+        if optimizer._tail.norms or not optimizer._tail.every:
             optimizer.stats = True
         self._optimizer = optimizer
         self._latest: list[dict[str, Any]] = []
@@ -63,11 +63,11 @@ class Monitor:
             if not len(stats) or stats.updates != optimizer.updates:
                 return
             measured = stats["total"]
-        row = {"update": optimizer.updates, "loss": loss, "skipped": bool(report.skipped)}
+        row: dict[str, Any] = {"update": optimizer.updates, "loss": loss, "skipped": report.skipped}
         row |= {key: measured.get(key, math.nan) for key in _MEASURED}
-        row["clip_factor"] = float(report.clip_factor)
+        row["clip_factor"] = report.clip_factor
         if report.skipped:
-            row["grad_norm"] = float(report.grad_norm)
+            row["grad_norm"] = report.grad_norm
         self._latest.append(row)
         if len(self._latest) > WINDOW:
             self._retire(self._latest.pop(0))
