@@ -343,19 +343,21 @@ class Optimizer(Tailed):
         plan = self._plan
         t = plan.updates
         values = []
-        for i, key, schedule, _ in self._scheduled:
+        for i, key, schedule, names in self._scheduled:
             value = schedule(t) if callable(schedule) else _value_at(key, schedule, t)
             try:
-                values.append(_checks.hyper_parameter(key, value))
+                values.append((i, key, _checks.hyper_parameter(key, value), names))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"group {i}, schedule at t={t}: {error}") from None
-        if any(written.get("nesterov") for written in self._written):  # the one option that restricts numbers
-            merged = [dict(group) for group in self._param_groups]
-            for (i, key, _, _), value in zip(self._scheduled, values, strict=True):
-                merged[i][key] = value
-            for i, settings in enumerate(merged):
-                self._check(settings, f"group {i}, schedule at t={t}: ")
-        for (i, key, _, names), value in zip(self._scheduled, values, strict=True):
+        for written in self._written:
+            if written.get("nesterov"):  # the one option that restricts numbers
+                merged = [dict(group) for group in self._param_groups]
+                for i, key, value, _ in values:
+                    merged[i][key] = value
+                for i, settings in enumerate(merged):
+                    self._check(settings, f"group {i}, schedule at t={t}: ")
+                break
+        for i, key, value, names in values:
             plan.assign(i, key, value, names)
             self._written[i][key] = value
 

@@ -147,6 +147,12 @@ static lrf_tensor part_of(const lrf_tensor *tensor, size_t begin, size_t n, size
     return part;
 }
 
+/* What makes s of a gradient. */
+static double signed_scale(const lrf_job *job, const lrf_group *group)
+{
+    return group->flags & LRF_MAXIMIZE ? -job->options.grad_scale : job->options.grad_scale;
+}
+
 /* A tile's update with statistics into its slot. `update_from` is the tile with the gradients to use. */
 static void update_with_statistics(const lrf_job *job, const lrf_group *group, const lrf_tensor *part,
                                    const lrf_tensor *update_from, void *last, lrf_slot *slot,
@@ -172,7 +178,7 @@ static void update_with_statistics(const lrf_job *job, const lrf_group *group, c
     else if (part->step == 0)
         fill(&memory->last, n, 0, group->dtype);
     kernels->gather[type](slot, part->grad, &memory->before, &trace, n, scalars, group->eps,
-                          group->flags & LRF_MAXIMIZE ? -1 : 1);
+                          signed_scale(job, group) < 0 ? -1 : 1);
     if (last)
         memcpy(last, &memory->update, bytes);
 }
@@ -262,7 +268,7 @@ void lrf_finish_statistics(const lrf_job *job)
         return;
     for (size_t i = 0; i < job->group_count; i++) {
         const lrf_group *group = &job->groups[i];
-        const double scale = group->flags & LRF_MAXIMIZE ? -job->options.grad_scale : job->options.grad_scale;
+        const double scale = signed_scale(job, group);
         for (size_t j = 0; j < group->count; j++) {
             const lrf_slot *const end = slot + lrf_tiles_of(&group->tensors[j]);
             lrf_stats stats = {.elements = group->tensors[j].grad ? (double)group->tensors[j].count : 0};
@@ -271,10 +277,10 @@ void lrf_finish_statistics(const lrf_job *job)
                 if (job->variant == LRF_TRACED)
                     add_rest(&stats, slot);
             }
-            if (stats.elements > 0) { /* otherwise 0 might become -0 */
+            stats.grad_max *= fabs(scale);
+            if (stats.elements > 0 && job->variant == LRF_TRACED) { /* otherwise 0 might become -0 */
                 stats.grad_update *= scale;
                 stats.grad_last *= scale;
-                stats.grad_max *= fabs(scale);
             }
             if (group->outputs && group->outputs[j].stats)
                 *group->outputs[j].stats = stats;

@@ -102,7 +102,6 @@ def test_state_is_complete_from_the_beginning():
     assert [sorted(s) for s in optimizer.state] == [["exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step"]] * 2
     assert optimizer.state[0]["exp_avg"].shape == (2, 3)
     assert optimizer.state[1]["exp_avg"].dtype == np.float32
-    assert all(s["exp_avg"].ctypes.data % 64 == 0 for s in optimizer.state)
     assert np.all(lrfast.Adagrad(np.ones(3), initial_accumulator_value=0.5).state[0]["sum"] == 0.5)
     assert list(lrfast.Adagrad(np.ones(3), accumulate="mean").state[0]) == ["step", "square_avg"]
     assert list(lrfast.SGD(np.ones(3)).state[0]) == ["step"]
