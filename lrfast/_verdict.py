@@ -24,10 +24,11 @@ SMALL_GRADIENT = 1e-3  # of its largest; then the loss of a quadratic has 1e-6 o
 REMAINING = 1e-6
 LOST = 0.5
 FALLING = 29  # of 45 pairs of blocks: by chance 1 time in 400
-SIGNIFICANT, CERTAIN = 3.0, 5.0  # standard errors; with ten blocks: 1 time in 130, in 2,000
+SIGNIFICANT, CERTAIN = 3.5, 5.0  # standard errors; with ten blocks: 1 time in 250, in 2,000
 STEPS = 0.5  # promised steps, the least that a window that falls gains
 VISIBLE = 3.0  # spreads of the loss
 OVERSHOOT = 0.5  # of the promised fall is climbed again
+AGREEMENT = 0.75  # between chance and certainty
 FAR = 4.0  # runs like this one
 NEEDLESS = 10_000.0  # steps to the minimum of even the steepest direction
 
@@ -77,7 +78,7 @@ class Verdict:
 def judge(rows: Sequence[Mapping[str, Any]], *, maximize: bool = False) -> Verdict:
     """The verdict on records of a :class:`lrfast.Monitor`, oldest first, without the type of a critical point."""
     run = _Run(rows, maximize)
-    for rule in (_nonfinite, _too_few, _exploded, _critical, _lost, _moving, _stuck):
+    for rule in (_nonfinite, _too_few, _exploded, _critical, _lost, _moving, _died, _stuck):
         found = rule(run)
         if found is not None:
             kind, text = found
@@ -98,6 +99,7 @@ class _Run:
         self._good = good
         self.loss = self.column("loss") * (-1 if maximize else 1)
         self.grad_norm = self.column("grad_norm")
+        self.follows = np.diff(self.column("update"), prepend=-np.inf) == 1
         self.evidence: dict[str, float] = {"steps": self.steps, "records": self.count}
 
     def column(self, key: str) -> Array:
@@ -109,17 +111,29 @@ class _Run:
     def note(self, **numbers: float) -> None:
         self.evidence.update(numbers)
 
-    def kept(self, window: slice) -> float:
-        """Slope along the update at its end as a share of the slope at its start: <s, d'> / <s', d'>, sums of a window.
+    def slopes(self) -> tuple[Array, Array]:
+        """Slopes along the last update at its start and its end, <s', d'> and <s, d'>, for each record.
 
-        <s, d'> = cosine |s| |d'| and <s', d'> = <s, d'> - sharpness |d'|^2.
+        Each step is divided by its |d'| and the larger of |s| and |s'|, so that a few large steps do not decide alone.
         """
-        length = self.column("update_norm")
-        follows = np.diff(self.column("update"), prepend=-np.inf) == 1
-        length = np.where(follows, np.roll(length, 1), length)[window]
-        end = _total(self.column("cosine")[window] * self.grad_norm[window] * length)
-        start = end - _total(self.column("sharpness")[window] * length**2)
-        return end / start if start else np.nan
+        before, length = (np.where(self.follows, np.roll(x, 1), x) for x in (self.grad_norm, self.column("update_norm")))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = 1 / np.maximum(self.grad_norm, before)
+            ends = self.column("cosine") * self.grad_norm * scale
+            return ends - self.column("sharpness") * length * scale, ends
+
+    def kept(self, window: slice) -> float:
+        """The slope at the end of the updates as a share of the slope at their start."""
+        starts, ends = (_total(values[window]) for values in self.slopes())
+        return ends / starts if starts else np.nan
+
+    def agreement(self) -> float:
+        """Share of the window's steps in which the loss went where the mean of both slopes points."""
+        starts, ends = self.slopes()
+        change = np.diff(self.loss, prepend=np.nan)
+        known = self.follows & np.isfinite(change + starts + ends)
+        known[: self.window.start] = False
+        return float(np.mean(change[known] * (starts + ends)[known] > 0)) if known.any() else np.nan
 
 
 # ---- the rules, in the order in which they are tried -----------------------------------------------------------------
@@ -155,9 +169,6 @@ def _exploded(run: _Run) -> tuple[str, str] | None:
             came_back = run.grad_norm[-1] < run.grad_norm[recent] / BURST
             return "exploded", found + (" It has come back since." if came_back else "")
     found = _burst(run, slice(0, 1), int(np.argmax(run.grad_norm)))
-    alive = 1 - run.column("zero") / run.column("elements")
-    if found and np.median(alive[run.window]) <= alive[0] / BURST:
-        return "exploded", f"{found} Of the gradients, {1 - np.median(alive[run.window]):.1%} are exactly 0 now: units died."
     high = np.median(run.loss[run.window]) + VISIBLE * _spread(run.loss[run.window]) >= run.loss[0]
     if found and high and np.median(run.grad_norm[run.window]) <= run.grad_norm.max() / BURST:
         return "exploded", f"{found} It has not come back below where it began."
@@ -273,16 +284,25 @@ def _pace(run: _Run) -> tuple[str, str] | None:
     return None
 
 
+def _died(run: _Run) -> tuple[str, str] | None:
+    alive = 1 - run.column("zero") / run.column("elements")
+    now = float(np.median(alive[run.window]))
+    run.note(zero=1 - now)
+    if now > alive[0] / BURST or not (found := _burst(run, slice(0, 1), int(np.argmax(run.grad_norm)))):
+        return None
+    return "exploded", f"{found} Since then {1 - now:.1%} of the gradients are exactly 0: units died."
+
+
 def _stuck(run: _Run) -> tuple[str, str]:
-    cosine, kept = run.evidence["cosine"], run.evidence["kept"]
-    zero = float(np.median(run.recent("zero") / run.recent("elements")))
-    run.note(zero=zero)
+    cosine, kept, zero = (run.evidence[key] for key in ("cosine", "kept", "zero"))
+    agreement = run.agreement()
+    run.note(agreement=agreement)
     dead = f" {zero:.0%} of the gradients are exactly 0: units may be dead." if zero > 0.5 else ""
     stands = (
         f"the loss has not fallen during the last {len(run.recent('loss')):,} records while the gradient is not small "
         f"(norm {np.median(run.recent('grad_norm')):.3g})"
     )
-    if max(-kept, cosine) >= OVERSHOOT:
+    if max(-kept, cosine) >= OVERSHOOT or agreement >= AGREEMENT:
         return "bouncing", (
             f"{stands}: each update jumps across the valley and climbs {max(-kept, 0):.0%} of what it had descended "
             f"(cosine of the gradient with the last update {cosine:.2f}).{dead}"

@@ -47,7 +47,7 @@ CERTAIN = {
     "bouncing: walls, Adam": ("bouncing", walls, np.linspace(1, 3, 20), 1000, Adam, dict(lr=10.0)),
     "crawling: the lecture's bowl": ("crawling", Quadratic(BOWL), START, 2000, SGD, dict(lr=1e-7)),
     "crawling: young": ("crawling", Quadratic(BOWL), START, 30, SGD, dict(lr=1e-7)),
-    "crawling: 100,000 updates": ("crawling", Quadratic(BOWL), START, 100_000, SGD, dict(lr=1e-7)),
+    "crawling: long": ("crawling", Quadratic(BOWL), START, 15_000, SGD, dict(lr=1e-7)),
     "crawling: the flat direction": ("crawling", Quadratic(BOWL), START, 2000, SGD, dict(lr=0.009)),
     "crawling: Adam": ("crawling", Quadratic(SMALL), AWAY, 100, Adam, dict(lr=1e-6)),
     "descending: SGD": ("descending", Quadratic(SMALL), AWAY, 60, SGD, dict(lr=0.02)),
@@ -70,7 +70,7 @@ CERTAIN = {
     "nonfinite: overflow": ("nonfinite", Quadratic(BOWL), START, 1000, SGD, dict(lr=0.02)),
     "lost_updates": ("lost_updates", straight_down, np.full(10, 1e8, np.float32), 300, SGD, dict(lr=1.0)),
     "mismatch: wrong sign": ("mismatch", uphill, AWAY, 30, SGD, dict(lr=0.005)),
-    "mismatch: decay": ("mismatch", Quadratic(SMALL, centre=1.0), AWAY, 2000, lrfast.AdamW, dict(lr=0.01, weight_decay=2.0)),
+    "mismatch: decay": ("mismatch", Quadratic(SMALL, centre=1.0), AWAY, 2000, lrfast.AdamW, dict(lr=0.03, weight_decay=2.0)),
     "too_few": ("too_few", Quadratic(BOWL), START, 3, SGD, dict(lr=0.01)),
 }  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_certain(kind, problem, start, steps, cls, options):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(("factor", "shift"), [(1000.0, 0.0), (1e-3, 0.0), (1.0, 100.0), (1.0, -100.0)])
-@pytest.mark.parametrize("name", [name for name in CERTAIN if "100,000" not in name])
+@pytest.mark.parametrize("name", [name for name in CERTAIN if name != "crawling: long"])
 def test_the_unit_of_the_loss_does_not_matter(name, factor, shift):
     kind, problem, start, steps, cls, options = CERTAIN[name]
     if "nan" in getattr(problem, "__qualname__", ""):
@@ -145,11 +145,12 @@ DIGITS = {
     "descending": ("descending", 100, 32, SGD, dict(lr=0.1)),
     "descending: Adam": ("descending", 150, 32, Adam, dict(lr=0.001)),
     "descending: all data": ("descending", 150, ALL, SGD, dict(lr=0.5)),
-    "bouncing: all data": ("bouncing", 150, ALL, SGD, dict(lr=1.5)),
+    "bouncing: all data": ("bouncing", 100, ALL, RMSprop, dict(lr=0.02, alpha=0.9)),
+    "noise: RMSprop": ("noise", 300, 32, RMSprop, dict(lr=0.02)),
     "crawling": ("crawling", 300, 32, SGD, dict(lr=1e-5)),
     "crawling: Adam": ("crawling", 300, 32, Adam, dict(lr=1e-7)),
     "exploded": ("exploded", 300, 32, SGD, dict(lr=0.5, momentum=0.9)),
-    "exploded: Adam": ("exploded", 300, 32, Adam, dict(lr=0.3)),
+    "exploded: all data": ("exploded", 100, ALL, SGD, dict(lr=1.0, momentum=0.9)),
 }
 
 
