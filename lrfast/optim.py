@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from . import reference
 from ._optimizer import Optimizer
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RAdam", "RMSprop"]
 
 Number = float | Callable[[int], float]
 """A hyper-parameter: a number, or a schedule s(t) of the completed updates t."""
@@ -254,7 +254,6 @@ class AdamW(Adam):
     """
 
     _reference = staticmethod(reference.adamw)
-    _renamed: ClassVar[Mapping[str, str]] = {"weight_decay": "decoupled_weight_decay"}
     _marks: ClassVar[Mapping[str, Any]] = {"decoupled_weight_decay": True}
 
     def __init__(
@@ -270,6 +269,62 @@ class AdamW(Adam):
         grads: Any = None,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, grads=grads)
+
+    @classmethod
+    def _renamed(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"weight_decay": "decoupled_weight_decay"}
+
+
+class RAdam(Optimizer):
+    """RAdam: Adam that rectifies its step by how well the second moment is known, a warm-up of its own.
+
+    .. code-block:: text
+
+        rho_inf = 2 / (1 - beta2) - 1,  rho = rho_inf - 2 t beta2^t / c2,    m, v, ci as in Adam
+        rho > 5     p -= (lr / c1) r sqrt(c2) m / (sqrt(v) + eps)
+                    r  = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
+        otherwise   p -= (lr / c1) m
+
+    With ``decoupled_weight_decay``, fixed at construction, p shrinks by itself as in :class:`AdamW`, otherwise decay
+    is added to the gradient. State: ``exp_avg`` (m), ``exp_avg_sq`` (v). ``params`` and ``grads`` as in
+    :class:`Optimizer`. Source: Liu et al. 2020, arXiv:1908.03265; PyTorch's threshold, 5.
+    """
+
+    _reference = staticmethod(reference.radam)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-3,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        weight_decay: Number = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+        grads: Any = None,
+    ) -> None:
+        settings = dict(
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        )
+        super().__init__(params, grads, settings)
+
+    @classmethod
+    def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {"decoupled_weight_decay": settings["decoupled_weight_decay"]}
+
+    @classmethod
+    def _rule(cls, structure: Mapping[str, Any]) -> str:
+        return "radam"
+
+    @classmethod
+    def _renamed(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"weight_decay": "decoupled_weight_decay"} if settings["decoupled_weight_decay"] else {}
 
 
 def all_optimizers() -> list[type[Optimizer]]:

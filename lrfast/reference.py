@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "radam", "rmsprop", "sgd"]
 
 Array = np.ndarray[Any, Any]
 
@@ -237,6 +237,47 @@ def adamw(
     _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep)
 
 
+@_public
+def radam(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+) -> None:
+    """One update of RAdam, in place: Adam that trusts its second moment only as far as its variance is known.
+
+    .. code-block:: text
+
+        rho_inf = 2 / (1 - beta2) - 1,  rho = rho_inf - 2 t beta2^t / c2,    m, v, ci as in Adam
+        rho > 5     p -= (lr / c1) r sqrt(c2) m / (sqrt(v) + eps)
+                    r  = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
+        otherwise   p -= (lr / c1) m        (as m / (0 sqrt(v) + 1), so that an infinite v makes p NaN)
+
+    ``exp_avg`` is m, ``exp_avg_sq`` v. ``decoupled_weight_decay`` shrinks p by itself, as in :func:`adamw`.
+    Source: Liu et al. 2020, arXiv:1908.03265; PyTorch's threshold, 5.
+    """
+    x = _gradient(param, grad, 0.0 if decoupled_weight_decay else weight_decay, maximize, grad_scale)
+    keep = 1.0 - lr * (weight_decay if decoupled_weight_decay else 0.0)
+    step_size = lr / one_minus_power(betas[0], step)
+    c2 = one_minus_power(betas[1], step)
+    rho_inf = 2 / (1 - betas[1]) - 1
+    rho = rho_inf - 2 * float(step) * (1 - c2) / c2
+    if rho > 5:
+        r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        _apply_adam(param, x, exp_avg, exp_avg_sq, None, betas, step_size * (r * math.sqrt(c2)), 1.0, eps, keep)
+    else:
+        _apply_adam(param, x, exp_avg, exp_avg_sq, None, betas, step_size, 0.0, 1.0, keep)
+
+
 # ---- what the rules share ------------------------------------------------------------------------------------
 
 
@@ -268,6 +309,24 @@ def _adam(
     keep: float,
 ) -> None:
     _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
+    step_size = lr / one_minus_power(betas[0], step)
+    correction2 = 1 / math.sqrt(one_minus_power(betas[1], step))
+    _apply_adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, betas, step_size, correction2, eps, keep)
+
+
+def _apply_adam(
+    param: Array,
+    x: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    max_exp_avg_sq: Array | None,
+    betas: tuple[float, float],
+    step_size: float,
+    correction2: float,
+    eps: float,
+    keep: float,
+) -> None:
+    """Moments, then p = keep p - step_size m / (sqrt(v) correction2 + eps)."""
     c = param.dtype.type
     beta1, beta2 = betas
     m = _flush(_towards(exp_avg, x, c(1 - beta1)))
@@ -275,8 +334,7 @@ def _adam(
     largest = v
     if max_exp_avg_sq is not None:
         largest = np.where((max_exp_avg_sq >= v) | np.isnan(max_exp_avg_sq), max_exp_avg_sq, v)
-    correction2 = c(1 / math.sqrt(one_minus_power(beta2, step)))
-    u = c(lr / one_minus_power(beta1, step)) * m / (np.sqrt(largest) * correction2 + c(eps))
+    u = c(step_size) * m / (np.sqrt(largest) * c(correction2) + c(eps))
     param[...] = c(keep) * param - u
     exp_avg[...] = m
     exp_avg_sq[...] = v
