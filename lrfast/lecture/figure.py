@@ -41,7 +41,7 @@ def new(height: float = 3.0, legend: int = 0) -> tuple[Figure, Any]:
     """A figure 4.3 inches wide with room for ``legend`` lines above; margins are fixed, so that neighbours align."""
     figure = Figure(figsize=(4.3, height))
     axes = figure.add_subplot()
-    figure.subplots_adjust(left=0.16, right=0.97, bottom=0.5 / height, top=1 - (0.12 + 0.22 * legend) / height)
+    figure.subplots_adjust(left=0.18, right=0.97, bottom=0.5 / height, top=1 - (0.12 + 0.22 * legend) / height)
     return figure, axes
 
 
@@ -77,7 +77,7 @@ def mark_ends(axes: Any, surface: Surface) -> None:
     axes.plot(*surface.start, color=INK, marker="o", markersize=6, zorder=3)
     axes.annotate("start", surface.start, (0, 7), textcoords="offset points", ha="center")
     axes.plot(*surface.minimum, color=INK, marker="*", markersize=11, zorder=3)
-    axes.annotate("minimum", surface.minimum, (0, -17), textcoords="offset points", ha="center")
+    axes.annotate("minimum", surface.minimum, (7, -14), textcoords="offset points")
 
 
 def _with_commas(value: float, _: Any) -> str:

@@ -32,6 +32,11 @@ def lesson(folder: Path) -> Lesson:
     _draw_path(bouncing, folder)
     loss, norm = bouncing.losses[-1], bouncing.grad_norms[-1]
     stands = bool(np.ptp(bouncing.losses[1_000:]) < 1e-2 * loss)
+    shown = pictures(
+        ["l1-loss", "l1-grad_norm", "l1-path"],
+        "Loss, gradient norm and path. The jumps lie so close that they fill a band; the small picture shows "
+        "the first ten. Contours are a factor of ten apart; the two axes have different scales.",
+    )
     return Lesson(
         name="L1",
         title="The loss stands still, but the gradient is large",
@@ -46,13 +51,7 @@ def lesson(folder: Path) -> Lesson:
 convex, its only minimum is (0, 0), and we start at (&minus;5, 0.5). Gradient descent with &eta; = 0.01 soon stands
 still at a loss of {loss:.2f}. That looks like a minimum, but the gradient norm stands at {norm:.1f}: the point jumps
 from one wall of the valley to the other. So watch the norm of the gradient beside the loss.</p>
-{
-            pictures(
-                ["l1-loss", "l1-grad_norm", "l1-path"],
-                "Loss, gradient norm and path. The jumps lie so close that they fill a band; the small picture shows "
-                "the first ten. Contours are a factor of ten apart; the two axes have different scales.",
-            )
-        }""",
+{shown}""",
     )
 
 

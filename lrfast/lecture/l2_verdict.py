@@ -88,6 +88,7 @@ def lesson(folder: Path) -> Lesson:
     verdicts = {expected: judge(run) for expected, run in runs().items()}
     _draw(folder)
     right = sum(verdict.kind == expected for expected, verdict in verdicts.items())
+    shown = pictures(["l2-grad_norm"], "Norm of the gradient relative to its largest: two runs end far above zero.")
     return Lesson(
         name="L2",
         title="Stuck: but where?",
@@ -97,12 +98,13 @@ def lesson(folder: Path) -> Lesson:
         holds=right == len(verdicts),
         body=f"""
 <p>Four runs of {UPDATES:,} updates, each with a known answer. Look at the norm of the gradient first: in the first two
-it is not small, so there is no critical point, however flat the loss looks. If it is small, look at the curvatures
+it is not small, so there is no critical point, however flat the loss looks; whether gradients turn round, that is
+point against the one before, tells a rate too large from a rate too small. If it is small, look at the curvatures
 (the eigenvalues of the Hessian): all positive at a minimum, one of them negative at a saddle.</p>
 <div class="scroll"><table class="words"><thead><tr><th scope="col">run</th><th scope="col">gradient norm</th>
-<th scope="col">gradients that turn round</th><th scope="col">curvatures</th><th scope="col">verdict</th></tr></thead>
+<th scope="col">turn round</th><th scope="col">curvatures</th><th scope="col">verdict</th></tr></thead>
 <tbody>{"".join(_row(verdict) for verdict in verdicts.values())}</tbody></table></div>
-{pictures(["l2-grad_norm"], "Norm of the gradient relative to its largest: two runs end far above zero.")}""",
+{shown}""",
     )
 
 
@@ -110,8 +112,10 @@ def _row(verdict: Verdict) -> str:
     evidence = verdict.evidence
     curvatures = ", ".join(number(evidence[key]) for key in ("curvature_min", "curvature_max"))
     return (
-        f'<tr><th scope="row">{verdict.kind}</th><td>{number(evidence["grad_norm"])}</td>'
-        f"<td>{100 * evidence['turning']:.0f} %</td><td>{curvatures}</td><td>{verdict.text}</td></tr>"
+        f'<tr><th scope="row">{verdict.kind}</th><td data-label="gradient norm">'
+        f"{number(evidence['grad_norm'])}</td>"
+        f'<td data-label="turn round">{100 * evidence["turning"]:.0f} %</td>'
+        f'<td data-label="curvatures">{curvatures}</td><td data-label="verdict">{verdict.text}</td></tr>'
     )
 
 

@@ -38,6 +38,7 @@ def lesson(folder: Path) -> Lesson:
     _draw(folder)
     moved = small.path[-1, 0] - small.path[0, 0]
     height = np.abs(large.path[:, 1]).min()
+    shown = pictures(["l3-paths"], "Both rates on the same contours: large bounces, small never arrives.")
     return Lesson(
         name="L3",
         title="One rate for two directions",
@@ -51,7 +52,7 @@ def lesson(folder: Path) -> Lesson:
 &eta; = 0.0099, the path does arrive in the end, but after {best.updates:,} updates the loss is still
 {best.losses[-1]:.3f}. With &eta; = 10<sup>&minus;7</sup> nothing bounces at all, but after {small.updates:,} updates
 <i>x</i> has moved by only {moved:.4f} of the 5 that it needs.</p>
-{pictures(["l3-paths"], "Both rates on the same contours: large bounces, small never arrives.")}
+{shown}
 {_player()}""",
     )
 

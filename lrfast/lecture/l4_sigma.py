@@ -30,6 +30,11 @@ def lesson(folder: Path) -> Lesson:
     _draw_rates(adaptive, folder)
     x, y = adaptive.rates[-1]
     loss, before = adaptive.losses[-1], l1_bouncing.run().losses[-1]
+    shown = pictures(
+        ["l4-path", "l4-rates"],
+        "Path and effective rates &eta;/&sigma;. Above 2/200 = 0.01 the steep direction would bounce ever "
+        "higher; the flat one could take up to 2/0.01 = 200.",
+    )
     return Lesson(
         name="L4",
         title="A rate for each parameter",
@@ -44,13 +49,7 @@ def lesson(folder: Path) -> Lesson:
 <i>g</i><sub><i>t</i></sub>&sup2;)&thinsp;/&thinsp;<i>t</i>: large steps where it is flat, small ones where it is steep.
 With the same &eta; = 0.01 and the same number of updates as at first the path now arrives: the loss ends at
 {number(loss)}. At the end <i>x</i> moves at a rate of {x:.2f} and <i>y</i> at {y:.4f}, {x / y:,.0f} times less.</p>
-{
-            pictures(
-                ["l4-path", "l4-rates"],
-                "Path and effective rates &eta;/&sigma;. Above 2/200 = 0.01 the steep direction would bounce ever "
-                "higher; the flat one could take up to 2/0.01 = 200.",
-            )
-        }""",
+{shown}""",
     )
 
 

@@ -59,6 +59,19 @@ def lesson(folder: Path) -> Lesson:
     ahead = medians[:, 1] < medians[:, 0]
     spread = sweep()[RATES.index(1e-2), 0]
     listed = ", ".join(f"{lr:g}" for lr, better in zip(RATES, ahead, strict=True) if not better)
+    moving = player(
+        CRESCENT,
+        (-2, 2, (-2, -1, 0, 1, 2)),
+        (-0.4, 2.8, (0, 1, 2)),
+        [0.03, 0.3, 3.0, 30.0, 300.0],
+        _tracks(),
+        "Both rules at a rate of 0.001: one remembers, one forgets.",
+    )
+    shown = pictures(
+        ["l5-paths", "l5-sweep"],
+        "Paths at a rate of 0.001, and the loss after 5,000 updates over the rate: medians and full range of "
+        "21 starts that differ by about a millionth.",
+    )
     return Lesson(
         name="L5",
         title="A rate that changes over time",
@@ -74,27 +87,12 @@ remembers the steep beginning for ever and therefore walks with tiny steps. RMSP
 (1 &minus; &alpha;)&thinsp;<i>g</i><sub><i>t</i></sub>&sup2; with &alpha; = 0.9 and &sigma;<sub>1</sub> =
 |<i>g</i><sub>1</sub>|. After {UPDATES:,} updates with &eta; = 0.001 it ends at a loss of
 {number(forgets.losses[-1])}, the mean of all squares at {number(remembers.losses[-1], 3)}.</p>
-{
-            player(
-                CRESCENT,
-                (-2, 1.6, (-2, -1, 0, 1)),
-                (-0.4, 2.8, (0, 1, 2)),
-                [0.03, 0.3, 3.0, 30.0, 300.0],
-                _tracks(),
-                "Both rules at a rate of 0.001: one remembers, one forgets.",
-            )
-        }
+{moving}
 <p>Is forgetting always better? No. With a larger &eta; both are quick enough, and RMSProp, whose steps never become
 smaller than about &eta;, hops around the minimum at a distance. Medians over the sweep say: RMSProp is ahead at
 {ahead.sum()} of {len(RATES)} rates, the mean of all squares at {listed}. At those rates it also depends on chance: at
 0.01, starts that differ by a millionth end anywhere from {number(spread.min())} to {number(spread.max())}.</p>
-{
-            pictures(
-                ["l5-paths", "l5-sweep"],
-                "Paths at a rate of 0.001, and the loss after 5,000 updates over the rate: medians and full range of "
-                "21 starts that differ by about a millionth.",
-            )
-        }""",
+{shown}""",
     )
 
 
@@ -108,9 +106,9 @@ def _tracks() -> list[Track]:
 
 def _draw_paths(folder: Path) -> None:
     picture, axes = figure.new(3.4, legend=2)
-    figure.contours(axes, CRESCENT, np.linspace(-2, 1.6, 181), np.linspace(-0.4, 2.8, 181), range(-3, 4))
-    for name, run, colour in zip(_NAMES, (remembering(), rmsprop()), figure.COLOURS[1:], strict=False):
-        axes.plot(*run.path.T, color=colour, linewidth=2, label=name)
+    figure.contours(axes, CRESCENT, np.linspace(-2, 2, 181), np.linspace(-0.4, 2.8, 181), range(-2, 5))
+    for name, run, colour, width in zip(_NAMES, (remembering(), rmsprop()), figure.COLOURS[1:3], (4, 1.6), strict=True):
+        axes.plot(*run.path.T, color=colour, linewidth=width, label=name)
         axes.plot(*run.path[-1], color=colour, marker="s", markersize=6, zorder=4)
     figure.mark_ends(axes, CRESCENT)
     axes.set_xlabel("x")

@@ -42,6 +42,7 @@ def lesson(folder: Path) -> Lesson:
     crossed = int(np.argmax(burst.rates[:, 1] > LIMIT)) + 1
     _draw_path(burst, at, folder)
     _draw_rates(burst, at, folder)
+    shown = pictures(["l7-path", "l7-rates"], "Path and effective rates &eta;/&sigma;, with the burst marked.")
     return Lesson(
         name="L7",
         title="The burst",
@@ -57,13 +58,15 @@ zero, and &sigma;<sub><i>y</i></sub>, the root mean square of all of them, falls
 of curvature 100 bounces ever higher. <i>y</i> grows from {number(height[quiet])}, doubling and doubling, and at update
 {at} it stands at {height[at]:.2f}. Now its gradients are large, &sigma; recovers, the rate falls, and the path comes
 back. (Here &eta; = 0.1 and the bowl is (0.01&thinsp;<i>x</i>&sup2; + 100&thinsp;<i>y</i>&sup2;)&thinsp;/&thinsp;2.)</p>
-{pictures(["l7-path", "l7-rates"], "Path and effective rates &eta;/&sigma;, with the burst marked.")}
+{shown}
 {_player(burst, at)}""",
     )
 
 
 def _player(burst: Descent, at: int) -> str:
-    frames = np.concatenate([np.arange(0, at - 38, 10), np.arange(at - 38, at + 42, 2), np.arange(at + 42, 1_200, 10)])
+    # Never an even number of updates at a time: bouncing points would seem to stay on one side.
+    quiet, after = np.arange(60, at - 40, 9), np.arange(at + 40, 1_200, 9)
+    frames = np.concatenate([np.arange(60), quiet, np.arange(at - 40, at + 40), after])
     texts = [
         f"update {t:,}: y = {burst.path[t, 1]:.1e}, \u03b7/\u03c3 of y = {burst.rates[max(t - 1, 0), 1]:.4f}"
         f" ({'above' if burst.rates[max(t - 1, 0), 1] > LIMIT else 'below'} {LIMIT})"
@@ -75,7 +78,7 @@ def _player(burst: Descent, at: int) -> str:
         (-1.1, 1.1, (-1, -0.5, 0, 0.5, 1)),
         [10.0**k for k in range(-4, 2)],
         [Track(figure.COLOURS[1], burst.path[frames], [text.replace("-", "\N{MINUS SIGN}") for text in texts])],
-        "The same run, moving: ten updates per picture, two near the burst.",
+        "The same run, moving: nine updates at a time, but one at a time at the start and near the burst.",
     )
 
 
@@ -84,8 +87,9 @@ def _draw_path(burst: Descent, at: int, folder: Path) -> None:
     grid = 1.1 * np.linspace(-1, 1, 121) ** 3
     figure.contours(axes, WIDE_BOWL, np.linspace(-5.8, 1.8, 153), grid, range(-4, 3))
     axes.plot(*burst.path.T, color=figure.COLOURS[1], linewidth=1.2)
-    axes.annotate(f"burst, update {at}", burst.path[at], (8, 0), textcoords="offset points", va="center")
+    axes.annotate(f"burst, update {at}", burst.path[at], (-8, 0), textcoords="offset points", ha="right")
     figure.mark_ends(axes, WIDE_BOWL)
+    axes.set_yticks([-1, -0.5, 0, 0.5, 1])
     figure.save(picture, folder, "l7-path")
 
 

@@ -42,11 +42,12 @@ def lesson(folder: Path) -> Lesson:
     _draw_heights(burst, decayed, folder)
     _draw_rates(burst, decayed, folder)
     late = np.abs(decayed.path[300:, 1]).max()
+    shown = pictures(["l8-heights", "l8-rates"], "Distance from the floor of the valley, and effective rate of y.")
     return Lesson(
         name="L8",
         title="Cure one: decay",
         claim="Learning-rate decay: eta gets smaller with time, so that the burst cannot grow.",
-        measured=f"|<i>y</i>| after update 300 stays below {number(late)}; the end equals that of the classic sum form "
+        measured=f"|<i>y</i>| after update 300 is at most {number(late)}; the end equals that of the classic sum form "
         f"to {number(difference(), 1)}",
         holds=bool(late < 1e-10 and difference() < 1e-8),
         body=f"""
@@ -55,9 +56,9 @@ def lesson(folder: Path) -> Lesson:
 more to it: with this decay &eta;<sub><i>t</i></sub>/&sigma;<sub><i>t</i></sub> =
 &eta;/&radic;(<i>g</i><sub>1</sub>&sup2; + &hellip; + <i>g</i><sub><i>t</i></sub>&sup2;). This is Adagrad as it was
 published, with a sum in place of the mean, step for step: after {decayed.updates:,} updates both stand at the same
-point to {number(difference(), 1)}. The price is speed: <i>x</i> is at {decayed.path[-1, 0]:.2f} where the run of L7 is
-at {number(burst.path[-1, 0])}.</p>
-{pictures(["l8-heights", "l8-rates"], "Distance from the floor of the valley, and effective rate of y.")}""",
+point to {number(difference(), 1)}. The price is speed: <i>x</i> is at {number(decayed.path[-1, 0])} where the run of
+L7 is at {number(burst.path[-1, 0])}.</p>
+{shown}""",
     )
 
 
@@ -69,7 +70,8 @@ def _draw_heights(burst: Descent, decayed: Descent, folder: Path) -> None:
     ):
         axes.plot(np.abs(descent.path[:, 1]), color=colour, linewidth=1.9, label=name)
     axes.set_yscale("log")
-    axes.set_ylim(1e-160, 1e6)
+    axes.set_ylim(1e-130, 1e6)
+    axes.set_yticks([1e-120, 1e-80, 1e-40, 1])
     axes.set_xlabel("update")
     axes.set_ylabel("|y|")
     axes.xaxis.set_major_formatter(figure.thousands)

@@ -28,7 +28,8 @@ def write_page(lessons: Sequence[Lesson], folder: Path) -> Path:
 def _introduction(lessons: Sequence[Lesson]) -> str:
     rows = "".join(
         f'<tr><th scope="row"><a href="#{lesson.name}">{lesson.name}</a></th><td>{escape(lesson.claim)}</td>'
-        f"<td>{lesson.measured}</td><td>{'yes' if lesson.holds else '<b>no</b>'}</td></tr>"
+        f'<td data-label="Measured">{lesson.measured}</td>'
+        f'<td data-label="Holds">{"yes" if lesson.holds else "<b>no</b>"}</td></tr>'
         for lesson in lessons
     )
     return f"""
@@ -48,14 +49,14 @@ def _section(lesson: Lesson) -> str:
 
 
 _STYLE = """
-.words td, .words th { text-align: left !important; }
+.words td, .words thead tr th { text-align: left !important; }
 .words td { min-width: 3rem; }
 .claims { max-width: 68rem; }
 @media (max-width: 40rem) {
-  .claims thead { display: none; }
-  .claims tr { display: block; padding: .5rem 0; border-bottom: 1px solid #e1e5e8; }
-  .claims th, .claims td { display: block; border: 0; padding: .1rem 0; font-size: .9rem; }
-  .claims td:nth-child(3)::before { content: "Measured: "; color: #52606d; }
-  .claims td:nth-child(4)::before { content: "Holds: "; color: #52606d; }
+  thead th { white-space: normal; }
+  .words thead { display: none; }
+  .words tr { display: block; padding: .5rem 0; border-bottom: 1px solid #e1e5e8; }
+  .words th, .words td { display: block; border: 0; padding: .1rem 0; font-size: .9rem; }
+  .words td[data-label]::before { content: attr(data-label) ": "; color: #52606d; }
 }
 """

@@ -44,8 +44,9 @@ def player(
     for track in tracks:
         places = [f"{px:.1f},{py:.1f}" for px, py in view.place(track.points)]
         cx, cy = places[-1].split(",")
+        kind = "track last" if track is tracks[-1] else "track"
         shapes.append(
-            f'<polyline class="track" points="{" ".join(places)}" stroke="{track.colour}"/>'
+            f'<polyline class="{kind}" points="{" ".join(places)}" stroke="{track.colour}"/>'
             f'<circle class="dot" cx="{cx}" cy="{cy}" r="5" fill="{track.colour}"/>'
         )
         data.append({"places": places, "texts": list(track.texts)})
@@ -116,7 +117,7 @@ def _ends(surface: Surface, view: _View) -> str:
         f'<circle class="end" cx="{sx:.1f}" cy="{sy:.1f}" r="4"/>'
         f'<text x="{sx:.1f}" y="{sy - 9:.1f}" text-anchor="middle">start</text>'
         f'<circle class="end" cx="{mx:.1f}" cy="{my:.1f}" r="4"/>'
-        f'<text x="{mx:.1f}" y="{my + 20:.1f}" text-anchor="middle">minimum</text>'
+        f'<text x="{mx + 8:.1f}" y="{my + 18:.1f}">minimum</text>'
     )
 
 
@@ -130,7 +131,8 @@ STYLE = """
 .player text { font: 14px system-ui, sans-serif; fill: #1f2933; }
 .player .contours { fill: none; stroke: #b1c7d9; }
 .player .axes { fill: none; stroke: #8a949e; }
-.player .track { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
+.player .track { fill: none; stroke-width: 4; stroke-linejoin: round; }
+.player .track.last { stroke-width: 1.6; }
 .player .end { fill: #1f2933; }
 .player .dot { stroke: #fff; }
 .controls { display: flex; gap: .6rem; align-items: center; margin: .5rem 0 .2rem; }
