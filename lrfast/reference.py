@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,15 @@ __all__ = ["adagrad", "adam", "adamw", "radam", "rmsprop", "sgd"]
 Array = np.ndarray[Any, Any]
 
 
-def _public(function: Callable[..., None]) -> Callable[..., None]:
+Moved = tuple[Array, Array | None]
+"""The update u of the rule (p moves by -u, beside decoupled decay) and what it was divided by, for statistics."""
+
+
+def _public(function: Callable[..., Moved]) -> Callable[..., None]:
     """Without warnings, since NaN and infinity are results here as in C; and a superfluous buffer is refused.
 
-    Optimizers call ``__wrapped__``: they keep their buffer where a schedule makes momentum 0.
+    Optimizers call ``__wrapped__``: they keep their buffer where a schedule makes momentum 0, and they look at what
+    it returns.
     """
     parameters = signature(function)
 
@@ -45,6 +50,7 @@ def _public(function: Callable[..., None]) -> Callable[..., None]:
         with np.errstate(all="ignore"):
             function(*args, **kwargs)
 
+    public.__signature__ = parameters.replace(return_annotation=None)  # type: ignore[attr-defined]
     return public
 
 
@@ -62,7 +68,7 @@ def sgd(
     nesterov: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of stochastic gradient descent, in place.
 
     .. code-block:: text
@@ -77,14 +83,17 @@ def sgd(
     c = param.dtype.type
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
     if momentum_buffer is None:
-        param[...] = param - c(lr) * x
-        return
+        u = c(lr) * x
+        param[...] = param - u
+        return u, None
     first = step == 1
     decay, weight = c(0.0 if first else momentum), c(1.0 if first else 1.0 - dampening)
     grad_lr, buffer_lr = (lr, lr * momentum) if nesterov else (0.0, lr)
     b = _flush(decay * momentum_buffer + weight * x)
-    param[...] = param - (c(grad_lr) * x + c(buffer_lr) * b)
+    u = c(grad_lr) * x + c(buffer_lr) * b
+    param[...] = param - u
     momentum_buffer[...] = b
+    return u, None
 
 
 @_public
@@ -101,7 +110,7 @@ def adagrad(
     accumulate: str = "sum",
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of Adagrad, in place.
 
     .. code-block:: text
@@ -114,8 +123,11 @@ def adagrad(
     c = param.dtype.type
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
     s = _second_moment(sum, x, float(step - 1) / float(step)) if accumulate == "mean" else sum + x * x
-    param[...] = param - c(lr / (1 + (step - 1) * lr_decay)) * x / (np.sqrt(s) + c(eps))
+    d = np.sqrt(s) + c(eps)
+    u = c(decayed_lr(lr, lr_decay, step)) * x / d
+    param[...] = param - u
     sum[...] = s
+    return u, d
 
 
 @_public
@@ -136,7 +148,7 @@ def rmsprop(
     initial: str = "zero",
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of RMSprop, in place.
 
     .. code-block:: text
@@ -173,6 +185,7 @@ def rmsprop(
         grad_avg[...] = a
     if momentum_buffer is not None:
         momentum_buffer[...] = b
+    return u, d
 
 
 @_public
@@ -191,7 +204,7 @@ def adam(
     amsgrad: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of Adam, in place.
 
     .. code-block:: text
@@ -204,7 +217,9 @@ def adam(
     ``max_exp_avg_sq``. Sources: Kingma & Ba 2015, arXiv:1412.6980; Reddi et al. 2018, arXiv:1904.09237.
     """
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
-    _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep=1.0)
+    _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
+    numbers = adam_numbers(step, lr, betas, eps)
+    return _apply_adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, betas, numbers, keep=1.0)
 
 
 @_public
@@ -223,7 +238,7 @@ def adamw(
     amsgrad: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of AdamW, in place: Adam on the gradient alone, and p shrinks by itself.
 
     .. code-block:: text
@@ -234,7 +249,9 @@ def adamw(
     """
     x = _gradient(param, grad, 0.0, maximize, grad_scale)
     keep = 1.0 - lr * weight_decay
-    _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep)
+    _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
+    numbers = adam_numbers(step, lr, betas, eps)
+    return _apply_adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, betas, numbers, keep)
 
 
 @_public
@@ -252,7 +269,7 @@ def radam(
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of RAdam, in place: Adam that trusts its second moment only as far as its variance is known.
 
     .. code-block:: text
@@ -267,15 +284,8 @@ def radam(
     """
     x = _gradient(param, grad, 0.0 if decoupled_weight_decay else weight_decay, maximize, grad_scale)
     keep = 1.0 - lr * (weight_decay if decoupled_weight_decay else 0.0)
-    step_size = lr / one_minus_power(betas[0], step)
-    c2 = one_minus_power(betas[1], step)
-    rho_inf = 2 / (1 - betas[1]) - 1
-    rho = rho_inf - 2 * float(step) * (1 - c2) / c2
-    if rho > 5:
-        r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-        _apply_adam(param, x, exp_avg, exp_avg_sq, None, betas, step_size * (r * math.sqrt(c2)), 1.0, eps, keep)
-    else:
-        _apply_adam(param, x, exp_avg, exp_avg_sq, None, betas, step_size, 0.0, 1.0, keep)
+    numbers = radam_numbers(step, lr, betas, eps)
+    return _apply_adam(param, x, exp_avg, exp_avg_sq, None, betas, numbers, keep)
 
 
 # ---- what the rules share ------------------------------------------------------------------------------------
@@ -295,23 +305,43 @@ def one_minus_power(base: float, exponent: int) -> float:
     return math.ldexp(float((1 << 128) - power), -128)
 
 
-def _adam(
-    param: Array,
-    x: Array,
-    exp_avg: Array,
-    exp_avg_sq: Array,
-    max_exp_avg_sq: Array | None,
-    step: int,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    amsgrad: bool,
-    keep: float,
-) -> None:
-    _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
+def decayed_lr(lr: float, lr_decay: float, step: int) -> float:
+    """lr of update `step` under lr_decay."""
+    return lr / (1 + (step - 1) * lr_decay)
+
+
+class AdamNumbers(NamedTuple):
+    """The numbers of one update of the Adam family: u = step_size m / (sqrt(v) correction2 + eps)."""
+
+    step_size: float
+    correction2: float
+    eps: float
+
+
+def adam_numbers(step: int, lr: float, betas: tuple[float, float], eps: float) -> AdamNumbers:
+    """Those of Adam."""
     step_size = lr / one_minus_power(betas[0], step)
-    correction2 = 1 / math.sqrt(one_minus_power(betas[1], step))
-    _apply_adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, betas, step_size, correction2, eps, keep)
+    return AdamNumbers(step_size, 1 / math.sqrt(one_minus_power(betas[1], step)), eps)
+
+
+def radam_numbers(step: int, lr: float, betas: tuple[float, float], eps: float) -> AdamNumbers:
+    """Those of RAdam: without a denominator until the variance of the second moment is known."""
+    step_size = lr / one_minus_power(betas[0], step)
+    c2 = one_minus_power(betas[1], step)
+    rho_inf = 2 / (1 - betas[1]) - 1
+    rho = rho_inf - 2 * float(step) * (1 - c2) / c2
+    if rho > 5:
+        r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        return AdamNumbers(step_size * (r * math.sqrt(c2)), 1.0, eps)
+    return AdamNumbers(step_size, 0.0, 1.0)
+
+
+def adam_update(m: Array, v: Array, numbers: AdamNumbers) -> tuple[Array, Array]:
+    """u and its denominator from the moments after an update."""
+    c = m.dtype.type
+    d = np.sqrt(v) * c(numbers.correction2) + c(numbers.eps)
+    u = c(numbers.step_size) * m / d
+    return u, d
 
 
 def _apply_adam(
@@ -321,12 +351,10 @@ def _apply_adam(
     exp_avg_sq: Array,
     max_exp_avg_sq: Array | None,
     betas: tuple[float, float],
-    step_size: float,
-    correction2: float,
-    eps: float,
+    numbers: AdamNumbers,
     keep: float,
-) -> None:
-    """Moments, then p = keep p - step_size m / (sqrt(v) correction2 + eps)."""
+) -> Moved:
+    """Moments, then p = keep p - u."""
     c = param.dtype.type
     beta1, beta2 = betas
     m = _flush(_towards(exp_avg, x, c(1 - beta1)))
@@ -334,12 +362,13 @@ def _apply_adam(
     largest = v
     if max_exp_avg_sq is not None:
         largest = np.where((max_exp_avg_sq >= v) | np.isnan(max_exp_avg_sq), max_exp_avg_sq, v)
-    u = c(step_size) * m / (np.sqrt(largest) * c(correction2) + c(eps))
+    u, d = adam_update(m, largest, numbers)
     param[...] = c(keep) * param - u
     exp_avg[...] = m
     exp_avg_sq[...] = v
     if max_exp_avg_sq is not None:
         max_exp_avg_sq[...] = largest
+    return u, d
 
 
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool, grad_scale: float) -> Array:

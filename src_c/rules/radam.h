@@ -29,7 +29,7 @@ static void radam_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t
 
 LRF_UPDATE(radam, exp_avg, exp_avg_sq, no_state2)
 {
-    LRF_TYPED(adam)(n, scalars, p, g, exp_avg, exp_avg_sq, no_state2);
+    LRF_VARIANT(adam)(n, scalars, p, g, exp_avg, exp_avg_sq, no_state2, traced_update, traced_denominator, traced_last);
 }
 
 #endif
