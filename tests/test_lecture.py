@@ -165,6 +165,36 @@ def test_l7_burst():
     assert rates[at - 50] > l7_burst.LIMIT > rates[at + 1]  # sigma recovers
 
 
+def test_l1_the_pass_of_the_update_tells_the_same():
+    """Gradient norm and turning round, as statistics of the steps themselves."""
+    run = l1_bouncing.run()
+    point, gradient = run.path[0].copy(), np.empty(2)
+    optimizer = lrfast.SGD(point, lr=0.01, grads=gradient, stats=True)
+    norms, cosines = [], []
+    for _ in range(run.updates):
+        gradient[...] = LONG_BOWL.gradient(point)
+        optimizer.step()
+        total = optimizer.stats["total"]
+        norms.append(total["grad_norm"])
+        cosines.append(total["cosine"])
+    assert np.array_equal(point, run.path[-1])
+    np.testing.assert_allclose(norms, run.grad_norms[:-1], rtol=1e-12)
+    assert (np.array(cosines) > 0).mean() == run.turning
+
+
+def test_l7_the_pass_of_the_update_tells_the_same():
+    """eta/sigma of each parameter, as a statistic of the steps themselves."""
+    run = l7_burst.run()
+    x, y = run.path[0, :1].copy(), run.path[0, 1:].copy()
+    optimizer = lrfast.Adagrad([x, y], lr=0.1, accumulate="mean", stats=True)
+    rates = []
+    for _ in range(1_000):
+        optimizer.step(list(WIDE_BOWL.gradient(np.stack([x, y], axis=-1)).reshape(2, 1)))
+        rates.append([optimizer.stats[i]["rate_max"] for i in range(2)])
+    assert np.array_equal([x[0], y[0]], run.path[1_000])
+    np.testing.assert_allclose(rates, run.rates[:1_000], rtol=1e-6)  # eps is in these
+
+
 def test_l8_decay_prevents_the_burst():
     run = l8_decay.run()
     assert run.updates == l7_burst.run().updates
