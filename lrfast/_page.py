@@ -116,8 +116,8 @@ decay and warm-up do about it? <a href="lecture.html">Learning rates in nine ste
 it.</p>
 <figure><div class="panels n2"><div><img src="l1-path.svg" alt="One rate: the path bounces for ever."></div>
 <div><img src="l4-path.svg" alt="A rate for each parameter: the path arrives."></div></div>
-<figcaption>A bowl that is long in one direction. With one rate for both parameters the path bounces for ever (left);
-with a rate for each it arrives (right).</figcaption></figure>
+<figcaption>A bowl that is long in one direction. With one rate for both parameters the path bounces for ever (first
+picture); with a rate for each it arrives (second).</figcaption></figure>
 """
 
 

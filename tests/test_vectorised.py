@@ -119,7 +119,7 @@ def test_every_rule_has_its_loop():
     bodies = re.findall(r"^LRF_UPDATE\((\w+),[^{]*\{(.*?)^\}", rules, re.MULTILINE | re.DOTALL)
     assert sorted(name for name, _ in bodies) == sorted(RULES)
     own = [name for name, body in bodies if "for (size_t i = 0; i < n; i++)" in body]
-    called = {name: re.findall(r"LRF_TYPED\((\w+)\)\(n, scalars, ", body) for name, body in bodies if name not in own}
+    called = {name: re.findall(r"LRF_VARIANT\((\w+)\)\(n, scalars, ", body) for name, body in bodies if name not in own}
     assert all(len(names) == 1 and names[0] in own for names in called.values()), called
     assert len(loops()) == 2 * (len(own) + 1)
 
