@@ -53,8 +53,8 @@ $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist lrfast-demo *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c lrfast/include lrfast/lib \
-		lrfast/_build_info.json
+	rm -rf $(VENV) build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c \
+		lrfast/include lrfast/lib lrfast/_build_info.json
 
 # Built in place, so that tests and examples run on the sources as they are.
 $(VENV)/installed: $(BUILD_INPUTS)
