@@ -64,9 +64,9 @@ def loops(isa: str) -> list[Loop]:
         variants = VARIANTS if path.parent.name == "rules" else ("",)
         widths = (16, 32, 64) if path.name in ("stages.h", "statistics.h") else ()
         lines = path.read_text().splitlines()
-        for number, line in enumerate(lines, start=1):
+        for number, (line, body) in enumerate(zip(lines, [*lines[1:], ""], strict=True), start=1):
             for dtype in ELEMENT_SIZES:
-                if widths and (isa == "baseline" or (dtype == "f32" and "(float)p[i]" in lines[number])):
+                if widths and (isa == "baseline" or (dtype == "f32" and "out[i] = (float)p[i]" in body)):
                     continue
                 if "for (size_t i = 0; i < n; i++)" in line:
                     found += [Loop(path.name, number, number, dtype, variant, widths) for variant in variants]
