@@ -1,4 +1,4 @@
-"""The pictures of the demo, drawn with matplotlib into SVG files that are as wide as a phone."""
+"""The pictures of the demo and of the range test, drawn with matplotlib, as wide as a phone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from . import _lecture
 from ._lecture import Descent
 from ._training import Result
+from .finder import Sweep
 
 __all__ = ["FAMILIES", "draw_lecture", "draw_training"]
 
@@ -161,6 +162,26 @@ def _l4_rates(adaptive: Descent) -> Figure:
     axes.xaxis.set_major_formatter(_thousands)
     _legend_above(figure, columns=1)
     return figure
+
+
+def draw_sweep(sweep: Sweep, path: Path) -> None:
+    """Losses over the learning rate, with suggestion and edge, in the format of the suffix."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _new(3.4, legend=2)
+        axes.plot(sweep.lrs, sweep.losses, color=_GREY, linewidth=0.9, label="loss")
+        axes.plot(sweep.lrs[: len(sweep.smoothed)], sweep.smoothed, color=_COLOURS[0], linewidth=2, label="smoothed")
+        for lr, name, colour in ((sweep.suggestion, "suggestion", _COLOURS[2]), (sweep.edge, "edge", _COLOURS[1])):
+            if np.isfinite(lr):
+                axes.axvline(lr, color=colour, linewidth=1.5, linestyle=_DASHES[1], label=f"{name} {lr:.2g}")
+        axes.set_xscale("log")
+        if len(sweep.smoothed):  # a loss that diverged would flatten all others
+            low, high = np.min(sweep.smoothed), np.max(sweep.smoothed)
+            margin = 0.1 * (high - low) or 1.0
+            axes.set_ylim(low - margin, high + margin)
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        _legend_above(figure, columns=2)
+        figure.savefig(path)
 
 
 def _bowl(axes: Any) -> None:
