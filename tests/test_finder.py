@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import lrfast
 from lrfast import schedules
@@ -91,6 +92,14 @@ def test_noise_does_not_hide_a_fall():
     assert 2e-4 < sweep.suggestion < 5e-3
 
 
+def test_a_single_bad_batch_is_not_the_steepest_fall():
+    lrs = np.geomspace(1e-7, 10, 161)
+    losses = 1 + 2 / (1 + (lrs / 1e-3) ** 0.4)
+    losses[30] += 1.0
+    sweep = lrfast.find_lr(lrfast.SGD(np.zeros(3)), scripted([3.0, *losses]), steps=161)
+    assert sweep.suggestion == pytest.approx(1e-3, rel=0.3)
+
+
 def test_half_the_edge_where_the_loss_gives_no_limit():
     # A loss that stays where it is beside a gradient that turns back: at the bottom of a valley.
     p = np.full(2, 3.0)
@@ -109,7 +118,8 @@ def test_suggestion_trains_digits_well(name):
         batch = rng.choice(len(digits.train_labels), BATCH, replace=False)
         return model.loss(digits.train_images[batch], digits.train_labels[batch])
 
-    sweep = lrfast.find_lr(opt, loss)
+    with threadpool_limits(limits=1, user_api="blas"):
+        sweep = lrfast.find_lr(opt, loss)
     history = train(replace(contestant, lr=sweep.suggestion), digits, epochs=12, seed=0, after_epoch=int)
     assert history.test_accuracy[-1] >= 0.95
     assert contestant.lr / 6 < sweep.suggestion < contestant.lr * 6
@@ -263,6 +273,12 @@ def test_losses_and_gradients_that_are_not_finite(bad):
     sweep = lrfast.find_lr(make(), lambda: next(answers), steps=8)
     assert sweep.losses.tolist() == [0.9]
     assert "gradient was not finite" in sweep.reason
+
+
+def test_overflow_in_the_loss_is_no_warning():
+    p = np.full(2, 3.0, np.float32)
+    sweep = lrfast.find_lr(lrfast.SGD(p), lambda: (np.sum(p * p * p * p), 4 * p * p * p), 1e20, 1e30, 9)
+    assert "no longer finite at 1e+20" in sweep.reason
 
 
 def test_even_the_smallest_is_too_large():

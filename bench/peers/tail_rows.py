@@ -172,7 +172,7 @@ def _compare(threads: int, torch: bool) -> None:
     expected = optimizer.stats["total"]
     for result in results:
         for key, value in result.items():
-            _expect(key, value, expected[key], relative=0.5 if key == "rate_median" else 1e-3)
+            _expect(key, value, expected[key], relative=0.5 if key == "rate_median" else 1e-2)  # differences of float32
 
 
 def _expect(what: str, value: float, expected: float, relative: float = 0.0, absolute: float = 1e-12) -> None:
