@@ -1,4 +1,4 @@
-"""What the documents show is run: every Python block of README and range test, and the four edits for a new optimizer."""
+"""What the documents show is run: the Python blocks of README and range test, the four edits for a new optimizer."""
 
 from __future__ import annotations
 
