@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,10 +182,11 @@ def _twin(opt: Optimizer) -> Iterator[Optimizer]:
         attributes = saved["attributes"]
         attributes["_param_groups"] = [dict(group) for group in opt.param_groups]
         attributes["_schedules"] = [{k: s for k, s in group.items() if k != "lr"} for group in opt._schedules]
+        attributes["_tail"] = replace(opt._tail, ema=None, nonfinite="skip", every=1, norms=False)
         twin = object.__new__(type(opt))
         twin.__setstate__(saved)
-        twin.nonfinite, twin.stats = "skip", True
-        shared = [array for array in (*opt._bindings.params, *(opt._bindings.grads or ())) if array is not None]
+        bound = opt._bindings
+        shared = [x for x in (*bound.params, *(bound.grads or ()), *(bound.outputs.copies or ())) if x is not None]
         copies = [array.copy() for array in shared]
         try:
             yield twin
