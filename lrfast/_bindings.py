@@ -10,6 +10,9 @@ import numpy as np
 
 from . import _checks
 from ._table import Rule
+from ._tail import Outputs, Tail
+from .reference import Moved
+from .stats import Recorder
 
 Array = np.ndarray[Any, Any]
 
@@ -19,12 +22,13 @@ class Group:
     """Tensors first .. stop that share a rule and the settings of a parameter group.
 
     ``settings`` is the live dict of ``param_groups``; ``update(param, grad, states, step, grad_scale, settings)`` is
-    one update by the reference.
+    one update by the reference, ``last(states, step, lr, settings)`` the update that made these states, or None.
     """
 
     settings: dict[str, Any]
     rule: Rule
-    update: Callable[..., None]
+    update: Callable[..., Moved]
+    last: Callable[..., Array | None]
     first: int
     stop: int
 
@@ -40,7 +44,13 @@ class Bindings:
         labels: list[str],
         states: list[dict[str, Array]],
         grads: list[Array | None] | None,
+        tail: Tail,
+        outputs: Outputs,
     ) -> None:
+        self.tail = tail
+        self.outputs = outputs
+        self.recorder: Recorder | None = None
+        self.last_lrs = [0.0 for _ in groups]  # lr of the step before, per group, for statistics
         self.param_groups = param_groups
         self.groups = groups
         self.params = params
@@ -99,14 +109,18 @@ class Bindings:
             raise ValueError(f"grads: expected {len(self.params)} arrays, one per parameter, got {count}")
         for i, grad in enumerate(grads):
             if grad is not None:
-                _checks.companion(self.grad_label(i), grad, self.labels[i], self.params[i])
+                _checks.companion(
+                    self.grad_label(i), grad, self.labels[i], self.params[i], written=self.tail.zero_grads
+                )
 
     def check_overlap(self, grads: Sequence[Array | None]) -> None:
         """Refuses memory shared between any two arrays of which one is written."""
         buffers = [(label, param, True) for label, param in zip(self.labels, self.params, strict=True)]
         for i, states in enumerate(self.states):
             buffers += [(f"state[{i}][{name!r}]", array, True) for name, array in states.items()]
-        buffers += [(self.grad_label(i), grad, False) for i, grad in enumerate(grads) if grad is not None]
+        buffers += self.outputs.buffers()
+        written = self.tail.zero_grads
+        buffers += [(self.grad_label(i), grad, written) for i, grad in enumerate(grads) if grad is not None]
         _checks.overlap(buffers)
 
     def grad_label(self, i: int) -> str:

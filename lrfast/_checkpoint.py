@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _checks
+from ._tail import start_recording
 
 if TYPE_CHECKING:
     from ._optimizer import Optimizer
 
 
 def save(optimizer: Optimizer) -> dict[str, Any]:
-    """{"state": {i: {"step": int, name: array}}, "param_groups": [{..., "params": [i, ...]}], "updates": int}."""
+    """{"state": {i: {"step": int, name: array}}, "param_groups": [{..., "params": [i, ...]}], "updates": int}.
+
+    With averages also "ema": [array].
+    """
     state = {
         i: {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in tensor.items()}
         for i, tensor in enumerate(optimizer.state)
@@ -27,7 +31,8 @@ def save(optimizer: Optimizer) -> dict[str, Any]:
         names = {} if optimizer._keys is None else {"param_names": list(optimizer._keys)}
         groups.append({**settings, **optimizer._marks, **names, "params": list(range(first, first + count))})
         first += count
-    return {"state": state, "param_groups": groups, "updates": optimizer.updates}
+    averages = {} if optimizer.ema is None else {"ema": [average.copy() for average in optimizer.ema]}
+    return {"state": state, "param_groups": groups, "updates": optimizer.updates, **averages}
 
 
 def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
@@ -42,6 +47,7 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             raise ValueError(f"state_dict: state[{key!r}] belongs to no parameter of its groups")
     steps = [step for step, _ in states]
     updates = _checks.count("state_dict: updates", saved.get("updates", max(steps, default=0)))
+    averages = _check_averages(optimizer, saved.get("ema"))
 
     optimizer._plan.acquire()
     try:
@@ -49,10 +55,30 @@ def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
             group.update(loaded)
         for i, (_, arrays) in enumerate(states):
             for name, own in optimizer._bindings.states[i].items():
-                own[...] = arrays.get(name, optimizer._initial(name, _group_of(optimizer, i)))
+                own[...] = arrays.get(name, optimizer._initial(name, optimizer._group_of(i)))
+        for own, average in zip(optimizer.ema or [], averages, strict=True):
+            own[...] = average
         optimizer._plan.set_progress(steps, updates)
+        start_recording(optimizer._bindings)
+        optimizer._plan.configure()
     finally:
         optimizer._plan.release()
+
+
+def _check_averages(optimizer: Optimizer, saved: Any) -> Sequence[np.ndarray]:
+    """What the averages become; the parameters themselves where none were saved."""
+    params = optimizer._bindings.params
+    if optimizer.ema is None or saved is None:
+        return [] if optimizer.ema is None else params
+    if not isinstance(saved, Sequence) or len(saved) != len(params):
+        raise ValueError(f"state_dict: ema: expected a sequence of {len(params)} arrays")
+    arrays = [np.asarray(average) for average in saved]
+    for i, (array, param) in enumerate(zip(arrays, params, strict=True)):
+        if array.dtype != param.dtype:
+            raise TypeError(f"state_dict: ema[{i}]: expected dtype {param.dtype}, got {array.dtype}")
+        if array.shape != param.shape:
+            raise ValueError(f"state_dict: ema[{i}]: expected shape {param.shape}, got {array.shape}")
+    return arrays
 
 
 def _check_layout(saved: Any) -> None:
@@ -66,13 +92,6 @@ def _check_layout(saved: Any) -> None:
     for i, state in saved["state"].items():
         if not isinstance(state, Mapping):
             raise ValueError(f"state_dict: state[{i}]: expected a mapping, got {type(state).__name__}")
-
-
-def _group_of(optimizer: Optimizer, i: int) -> Mapping[str, Any]:
-    for group in optimizer._bindings.groups:
-        if group.first <= i < group.stop:
-            return group.settings
-    raise IndexError(i)
 
 
 def _check_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:

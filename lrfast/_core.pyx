@@ -2,14 +2,14 @@
 """The binding to src_c: a plan of bound buffers, single updates, instruction sets. No arithmetic happens here."""
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t, SIZE_MAX
-from libc.math cimport isfinite
-from libc.stdlib cimport calloc, free
+from libc.math cimport NAN, isfinite
+from libc.stdlib cimport calloc, free, realloc
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 cimport numpy as cnp
 import numpy
 
-from . import _checks, _fallback
+from . import _checks, _fallback, _tail
 
 cnp.import_array()
 cdef object memmap = numpy.memmap
@@ -22,21 +22,38 @@ cdef extern from "lrfast.h" nogil:
         void *state[4]
         uint64_t count
         uint64_t step
+    ctypedef struct lrf_stats:
+        pass
+    ctypedef struct lrf_outputs:
+        void *ema
+        void *copy
+        void *last
+        lrf_stats *stats
+        uint32_t copy_dtype
     ctypedef struct lrf_group:
         uint32_t struct_size, rule, dtype, flags
         lrf_tensor *tensors
         size_t count
+        const lrf_outputs *outputs
+        double last_lr
     ctypedef struct lrf_options:
-        double grad_scale
+        uint32_t flags
+        double grad_scale, clip_value, clip_norm, ema_decay
+        void *work
+        size_t work_size
     ctypedef struct lrf_report:
         const char *what
         size_t group, tensor
+        double grad_norm, clip_factor
+        uint64_t updated, nonfinite
     enum:
-        LRF_OK, LRF_OVERLAP, LRF_FLOAT32, LRF_FLOAT64
+        LRF_OK, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
+        LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS
+    size_t lrf_work_size(const lrf_group *, size_t, const lrf_options *)
     lrf_status lrf_group_init(lrf_group *, size_t, int)
     lrf_status lrf_options_init(lrf_options *, size_t)
     size_t lrf_overlap_scratch_size(const lrf_group *, size_t)
-    lrf_status lrf_check_overlap(const lrf_group *, size_t, void *, size_t, lrf_report *)
+    lrf_status lrf_check_overlap(const lrf_group *, size_t, const lrf_options *, void *, size_t, lrf_report *)
     const char *lrf_status_text(lrf_status)
     const char *lrf_isa()
     const char *lrf_isa_name(size_t)
@@ -120,6 +137,7 @@ def compiler():
 # ---- groups and tensors -----------------------------------------------------------------------------------------
 
 cdef dict known_offsets = {}
+cdef dict copy_dtypes = {"float32": LRF_FLOAT32, "float16": LRF_FLOAT16, "bfloat16": LRF_BFLOAT16}
 
 
 cdef int set_number(lrf_group *group, str name, double value) except -1:
@@ -189,14 +207,16 @@ cdef class Plan:
     """
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
+    cdef lrf_outputs *outputs     # one per tensor
     cdef lrf_options options
+    cdef lrf_report last_report
     cdef void *scratch
     cdef size_t scratch_size
     cdef Py_ssize_t group_count, tensor_count
     cdef list params, param_groups, settings, known_settings, known_keys, group_of_run, grads
-    cdef object bindings, owner
-    cdef bint busy, scheduled
-    cdef readonly uint64_t updates
+    cdef object bindings, owner, holder, recorder
+    cdef bint busy, scheduled, zero_grads, has_work, last_skipped
+    cdef readonly uint64_t updates, skipped
 
     def __cinit__(self, bindings, owner, bint scheduled, steps, uint64_t updates):
         cdef Py_ssize_t i, k
@@ -210,9 +230,10 @@ cdef class Plan:
         self.group_of_run = [group for group, _, _ in runs]
         self.group_count = len(runs)
         self.tensor_count = len(self.params)
+        self.outputs = <lrf_outputs *>calloc(max(1, self.tensor_count), sizeof(lrf_outputs))
         self.groups = <lrf_group *>calloc(max(1, self.group_count), sizeof(lrf_group))
         self.tensors = <lrf_tensor *>calloc(max(1, self.tensor_count), sizeof(lrf_tensor))
-        if self.groups == NULL or self.tensors == NULL:
+        if self.groups == NULL or self.tensors == NULL or self.outputs == NULL:
             raise MemoryError()
         lrf_options_init(&self.options, sizeof(lrf_options))
         for i, (group, first, stop) in enumerate(runs):
@@ -224,7 +245,9 @@ cdef class Plan:
         self.scratch = calloc(1 + self.scratch_size, 1)
         if self.scratch == NULL:
             raise MemoryError()
+        self.last_report.grad_norm, self.last_report.clip_factor = NAN, 1
         self.refresh_changed()
+        self.configure()
         self.set_progress(steps, updates)
         if self.grads is not None:
             self.bind_grads(self.grads)
@@ -232,6 +255,8 @@ cdef class Plan:
     def __dealloc__(self):
         free(self.groups)
         free(self.tensors)
+        free(self.outputs)
+        free(self.options.work)
         free(self.scratch)
 
     def set_progress(self, steps, uint64_t updates):
@@ -240,6 +265,37 @@ cdef class Plan:
         for i in range(self.tensor_count):
             self.tensors[i].step = steps[i]
         self.updates = updates
+
+    def configure(self):
+        """Takes over what bindings.tail, outputs and recorder now say."""
+        cdef Py_ssize_t i
+        tail, arrays = self.bindings.tail, self.bindings.outputs
+        self.recorder = self.bindings.recorder
+        self.zero_grads = tail.zero_grads
+        self.options.clip_norm = tail.clip_norm or 0
+        self.options.clip_value = tail.clip_value or 0
+        self.options.ema_decay = tail.ema or 0
+        self.options.flags = LRF_ZERO_GRADS if tail.zero_grads else 0
+        if tail.nonfinite != "propagate":
+            self.options.flags |= LRF_REQUIRE_FINITE
+        self.has_work = self.recorder is not None or tail.clip_norm or tail.nonfinite != "propagate"
+        for i in range(self.tensor_count):
+            self.outputs[i].ema = cnp.PyArray_DATA(<cnp.ndarray>arrays.ema[i]) if arrays.ema else NULL
+            self.outputs[i].copy = cnp.PyArray_DATA(<cnp.ndarray>arrays.copies[i]) if arrays.copies else NULL
+            self.outputs[i].copy_dtype = copy_dtypes[arrays.copy_dtypes[i]] if arrays.copies else 0
+            last = arrays.last[i] if arrays.last else None
+            self.outputs[i].last = NULL if last is None else cnp.PyArray_DATA(<cnp.ndarray>last)
+            self.outputs[i].stats = NULL
+            self.tensors[i].grad = NULL      # the next step looks for overlap anew
+        for i in range(self.group_count):
+            needed = arrays.ema or arrays.copies or self.recorder is not None
+            self.groups[i].outputs = &self.outputs[self.groups[i].tensors - self.tensors] if needed else NULL
+
+    @property
+    def report(self):
+        """What the latest step did."""
+        cdef const lrf_report *r = &self.last_report
+        return _tail.Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated)
 
     def step_of(self, Py_ssize_t i):
         """Completed updates of tensor i."""
@@ -323,7 +379,8 @@ cdef class Plan:
         if len(grads) != self.tensor_count:
             self.bindings.check_grads(grads)
         for i in range(self.tensor_count):
-            if grads[i] is not None and not fits(grads[i], <cnp.ndarray>self.params[i]):
+            if grads[i] is not None and not (fits(grads[i], <cnp.ndarray>self.params[i])
+                                             and (not self.zero_grads or cnp.PyArray_ISCARRAY(<cnp.ndarray>grads[i]))):
                 self.bindings.check_grads(grads)
                 raise SystemError("unreachable: the gradient was refused without a reason")
         for i in range(self.tensor_count):
@@ -331,7 +388,7 @@ cdef class Plan:
             if data != self.tensors[i].grad:
                 self.tensors[i].grad = data
                 moved = moved or data != NULL
-        if moved and lrf_check_overlap(self.groups, self.group_count, self.scratch, self.scratch_size,
+        if moved and lrf_check_overlap(self.groups, self.group_count, &self.options, self.scratch, self.scratch_size,
                                        &report) != LRF_OK:
             for i in range(self.tensor_count):
                 self.tensors[i].grad = NULL      # so that the next call looks again
@@ -339,14 +396,16 @@ cdef class Plan:
             raise refused(LRF_OVERLAP, &report)
         return 0
 
-    def acquire(self):
-        """Keeps other threads out of steps and of this; RuntimeError if one is in already."""
+    def acquire(self, holder=None):
+        """Keeps others out of steps and of this: they get a RuntimeError that says `holder`."""
         if self.busy:
-            raise RuntimeError("step() of this optimizer is already running in another thread")
+            raise RuntimeError(self.holder or _fallback.STEPPING)
         self.busy = True
+        self.holder = holder
 
     def release(self):
         """Ends what acquire() began."""
+        self.holder = None
         self.busy = False
 
     def step(self, list grads, grad_scale):
@@ -366,7 +425,6 @@ cdef class Plan:
             self.busy = False
 
     cdef int step_compiled(self, list grads, grad_scale) except -1:
-        cdef lrf_report report
         cdef lrf_status status
         self.options.grad_scale = <double>grad_scale if type(grad_scale) is float else _checks.number(
             "grad_scale", grad_scale)
@@ -377,21 +435,70 @@ cdef class Plan:
         self.check_params()
         grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
         self.bind_grads(grads)
+        recorded = self.has_work and self.prepare_work()
         with nogil:
-            status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &report)
+            status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
+        self.last_skipped = status == LRF_NOT_FINITE
         if status != LRF_OK:
-            raise refused(status, &report)
+            self.not_done(status, grads)
+            return 0
         self.updates += 1
+        if recorded:
+            self.recorder.commit(self.updates, self.options.grad_scale)
+        if self.recorder is not None:
+            self.bindings.last_lrs = [settings["lr"] for settings in self.settings]
+        return 0
+
+    cdef bint prepare_work(self) except -1:
+        """Memory for norms and statistics of this step; whether it is recorded."""
+        cdef cnp.ndarray target
+        cdef Py_ssize_t i
+        cdef size_t size
+        cdef void *work
+        cdef bint recorded = self.recorder is not None and self.recorder.wanted(self.updates)
+        self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS)
+        if recorded:
+            self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
+            target = self.recorder.target(self.updates)
+            for i in range(self.tensor_count):
+                self.outputs[i].stats = <lrf_stats *>cnp.PyArray_DATA(target) + i
+            for i in range(self.group_count):
+                self.groups[i].last_lr = self.bindings.last_lrs[self.group_of_run[i]]
+        size = lrf_work_size(self.groups, self.group_count, &self.options)
+        if size > self.options.work_size:
+            work = realloc(self.options.work, size)
+            if work == NULL:
+                raise MemoryError()
+            self.options.work = work
+            self.options.work_size = size
+        return recorded
+
+    cdef int not_done(self, lrf_status status, list grads) except -1:
+        """A step that wrote nothing: skipped, or refused."""
+        cdef Py_ssize_t i
+        if status != LRF_NOT_FINITE:
+            raise refused(status, &self.last_report)
+        if self.bindings.tail.nonfinite == "raise":
+            self.last_skipped = False
+            i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
+            raise FloatingPointError(f"{self.bindings.grad_label(i)}: a gradient is not finite; in all gradients "
+                                     f"{self.last_report.nonfinite} are not")
+        self.skipped += 1
+        if self.zero_grads:
+            _fallback.zero(grads)
         return 0
 
     cdef int step_by_reference(self, list grads, grad_scale) except -1:
         steps = [self.tensors[i].step for i in range(self.tensor_count)]
-        _fallback.reference_step(self.bindings, steps, grads, grad_scale, self.commit)
+        _fallback.reference_step(self.bindings, steps, self.updates, grads, grad_scale, self.commit)
         return 0
 
-    def commit(self, steps):
-        """Counts a step() that the reference did."""
-        self.set_progress(steps, self.updates + 1)
+    def commit(self, steps, report):
+        """Counts a step that the reference did or skipped."""
+        self.last_report.grad_norm, self.last_report.clip_factor = report.grad_norm, report.clip_factor
+        self.last_report.updated, self.last_skipped = report.updated, report.skipped
+        self.skipped += report.skipped
+        self.set_progress(steps, self.updates + (not report.skipped))
 
 
 # ---- one tensor -------------------------------------------------------------------------------------------------

@@ -8,8 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from . import _checks
-from ._bindings import Array, Bindings
+import numpy as np
+
+from . import _checks, _stages
+from ._bindings import Array, Bindings, Group
+from ._tail import Report
+from .reference import decayed_lr
+
+STEPPING = "step() of this optimizer is already running in another thread"
 
 
 class ReferencePlan:
@@ -23,25 +29,36 @@ class ReferencePlan:
         self._scheduled = scheduled
         self._settings: list[dict[str, Any]] = [{} for _ in bindings.groups]
         self._lock = threading.Lock()
+        self._holder = STEPPING
+        self.report = Report()
+        self.skipped = 0
         self.refresh_changed()
         self.set_progress(steps, updates)
 
-    def acquire(self) -> None:
-        """Keeps other threads out of steps and of this; RuntimeError if one is in already."""
+    def acquire(self, holder: str | None = None) -> None:
+        """Keeps others out of steps and of this: they get a RuntimeError that says ``holder``."""
         if not self._lock.acquire(blocking=False):
-            raise RuntimeError("step() of this optimizer is already running in another thread")
+            raise RuntimeError(self._holder)
+        self._holder = holder or STEPPING
 
     def release(self) -> None:
         """Ends what acquire() began."""
+        self._holder = STEPPING
         self._lock.release()
+
+    def configure(self) -> None:
+        """Takes over what ``bindings.tail``, ``outputs`` and ``recorder`` now say."""
 
     def set_progress(self, steps: Sequence[int], updates: int) -> None:
         """Completed updates per tensor, and completed step() calls."""
         self._steps = list(steps)
         self.updates = updates
 
-    def _commit(self, steps: Sequence[int]) -> None:
-        self.set_progress(steps, self.updates + 1)
+    def commit(self, steps: Sequence[int], report: Report) -> None:
+        """Counts a completed or skipped step."""
+        self.report = report
+        self.skipped += report.skipped
+        self.set_progress(steps, self.updates + (not report.skipped))
 
     def step_of(self, i: int) -> int:
         """Completed updates of tensor i."""
@@ -67,7 +84,7 @@ class ReferencePlan:
             self.refresh_changed()
             if self._scheduled:
                 self._owner()._apply_schedules()
-            reference_step(self._bindings, self._steps, grads, grad_scale, self._commit)
+            reference_step(self._bindings, self._steps, self.updates, grads, grad_scale, self.commit)
         finally:
             self.release()
 
@@ -75,25 +92,118 @@ class ReferencePlan:
 def reference_step(
     bindings: Bindings,
     steps: Sequence[int],
+    updates: int,
     grads: Sequence[Array | None] | None,
     grad_scale: float,
-    commit: Callable[[Sequence[int]], None],
+    commit: Callable[[Sequence[int], Report], None],
 ) -> None:
-    """Checks everything, updates every tensor that has a gradient, commits the new step counts."""
+    """Checks everything, updates every tensor that has a gradient, commits the new step counts.
+
+    ``updates``: completed step() calls before this one.
+    """
     grad_scale = _checks.number("grad_scale", grad_scale)
     grads = bindings.choose_grads(grads)
     bindings.check_params()
     bindings.check_grads(grads)
     bindings.check_overlap(grads)
-    new_steps = list(steps)
-    with _interrupt_deferred():
-        for group in bindings.groups:
+    with _interrupt_deferred(), np.errstate(all="ignore"):
+        report = _survey(bindings, grads, grad_scale)
+        if report.skipped:
+            commit(steps, report)
+            if bindings.tail.zero_grads:
+                zero(grads)
+            return
+        recorder = bindings.recorder
+        target = recorder.target(updates) if recorder and recorder.wanted(updates) else None
+        if target is not None:
+            target[:] = 0
+        new_steps = list(steps)
+        updated = 0
+        for group, last_lr in zip(bindings.groups, bindings.last_lrs, strict=True):
             for i in range(group.first, group.stop):
                 grad = grads[i]
                 if grad is not None:
                     new_steps[i] += 1
-                    group.update(bindings.params[i], grad, bindings.states[i], new_steps[i], grad_scale, group.settings)
-        commit(new_steps)
+                    updated += 1
+                    row = None if target is None else target[i]
+                    _update(bindings, group, i, grad, new_steps[i], grad_scale, report.clip_factor, last_lr, row)
+        if recorder and target is not None:
+            recorder.commit(updates + 1, grad_scale)
+        bindings.last_lrs = [group.settings["lr"] for group in bindings.groups]
+        commit(new_steps, Report(report.grad_norm, report.clip_factor, False, updated))
+
+
+def zero(grads: Sequence[Array | None]) -> None:
+    """What ``zero_grads`` means for a skipped step: otherwise a sum of gradients would stay NaN for ever."""
+    for grad in grads:
+        if grad is not None:
+            grad.fill(0)
+
+
+def _survey(bindings: Bindings, grads: Sequence[Array | None], grad_scale: float) -> Report:
+    """What has to be known of all gradients before the first is used."""
+    tail = bindings.tail
+    if tail.clip_norm is None and tail.nonfinite == "propagate":
+        return Report()
+    present = [(i, grad) for i, grad in enumerate(grads) if grad is not None]
+    norm = _stages.global_norm([_stages.sum_products(g, g) for _, g in present], grad_scale)
+    if tail.nonfinite != "propagate":
+        for i, grad in present:
+            count = _stages.count_nonfinite(grad, grad_scale)
+            if count:
+                if tail.nonfinite == "raise":
+                    raise FloatingPointError(f"{bindings.grad_label(i)}: {count} of {grad.size} are not finite")
+                return Report(norm, 1.0, True, 0)
+    factor = 1.0
+    if tail.clip_norm is not None:
+        clipped = norm
+        if tail.clip_value is not None:
+            limited = [_stages.clamp(g, grad_scale, tail.clip_value) for _, g in present]
+            clipped = _stages.global_norm([_stages.sum_products(x, x) for x in limited], 1.0)
+        factor = _stages.clip_factor(clipped, tail.clip_norm)
+    return Report(norm, factor)
+
+
+def _update(
+    bindings: Bindings,
+    group: Group,
+    i: int,
+    grad: Array,
+    step: int,
+    grad_scale: float,
+    clip_factor: float,
+    last_lr: float,
+    row: Array | None,
+) -> None:
+    """Update `step` of tensor i and what rides along; statistics into row."""
+    tail, outputs, param, states = bindings.tail, bindings.outputs, bindings.params[i], bindings.states[i]
+    settings = group.settings
+    used, scale = grad, grad_scale * clip_factor
+    if tail.clip_value is not None:
+        used, scale = _stages.clamp(grad, grad_scale, tail.clip_value), clip_factor
+    before = last = None
+    if row is not None:
+        before = param.copy()
+        last = outputs.last[i] if outputs.last else None
+        if last is None and step > 1:
+            last = group.last(states, step - 1, last_lr, settings)
+    update, denominator = group.update(param, used, states, step, scale, settings)
+    if row is not None and before is not None and bindings.recorder is not None:
+        trace = _stages.Trace(update, denominator, last)
+        signed = -grad_scale if settings["maximize"] else grad_scale
+        if bindings.recorder.norms:
+            _stages.gather_norms(row, grad, before, trace, signed)
+        else:
+            rate = decayed_lr(settings["lr"], settings.get("lr_decay", 0.0), step)
+            _stages.gather(row, grad, before, trace, signed, rate, settings.get("eps", 0.0))
+            if outputs.last and outputs.last[i] is not None:
+                outputs.last[i][...] = update  # type: ignore[index]
+    if outputs.ema and tail.ema is not None:
+        _stages.average(outputs.ema[i], param, tail.ema)
+    if outputs.copies:
+        _stages.copy_into(outputs.copies[i], param, outputs.copy_dtypes[i])
+    if tail.zero_grads:
+        grad.fill(0)
 
 
 @contextmanager

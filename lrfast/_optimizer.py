@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -13,11 +14,13 @@ from . import _checkpoint, _checks, config
 from ._bindings import Array, Bindings, Group, lower, names_of
 from ._state import State, state_array
 from ._table import RULES, Rule
+from ._tail import Tailed, TailOptions, make_outputs, make_tail, start_recording
+from .reference import Moved, one_minus_power
 
 _REBUILT = ("_bindings", "_plan", "_scheduled", "_written", "state")  # attributes that _bind makes
 
 
-class Optimizer:
+class Optimizer(Tailed):
     """Base of all optimizers; use one of its subclasses.
 
     Attributes
@@ -44,6 +47,22 @@ class Optimizer:
         None, or gradients to bind: a bare array for a bare array, a mapping for a mapping, otherwise a flat sequence
         across all groups. Each has the dtype and shape of its parameter. A None among them skips that tensor.
 
+    clip_norm, clip_value, nonfinite, zero_grads, ema, copy_to, stats
+        Keywords of every optimizer for what surrounds the update and happens in the same pass. Order: gradient *
+        grad_scale, sign (maximize), norm, finiteness, clip_value, clip_norm, coupled decay, update; then statistics,
+        averages, copies, zeroing. All but ema and copy_to are attributes that may be changed between steps, too.
+
+        - ``clip_norm=c``: gradients of all groups are scaled by min(1, c / (norm + 1e-6)), norm over all of them.
+        - ``clip_value=c``: each gradient is limited to -c .. c.
+        - ``nonfinite="propagate"|"skip"|"raise"``: what a NaN or infinite gradient does. A skipped step leaves
+          parameters, states and counters alone (with zero_grads gradients become 0); "raise" is FloatingPointError.
+        - ``zero_grads=True``: gradients are 0 after the step; they must be writable and not shared.
+        - ``ema=decay``: averages ``optimizer.ema`` += (1 - decay) (parameter - average) after each update, starting as
+          copies; ``with optimizer.use_ema():`` swaps them in. Part of ``state_dict``.
+        - ``copy_to=arrays``: like params, of dtype float32, float16, bfloat16 (ml_dtypes) or uint16 (the bits of
+          bfloat16); hold the rounded parameters after each update.
+        - ``stats=True|k|"norms"``: statistics on every, or every k-th, update; see ``lrfast.stats``.
+
     Every number among the hyper-parameters may be a schedule, that is any callable s(t) of the completed updates t.
 
     Raises TypeError (not an array, wrong dtype) or ValueError (shape, strides, read-only, overlap, hyper-parameter
@@ -62,8 +81,10 @@ class Optimizer:
 
     state: tuple[State, ...]
 
-    def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any], tail: TailOptions) -> None:
         self.defaults = dict(settings)
+        self._tail = make_tail(tail)
+        self._copies = tail.get("copy_to")
         self._param_groups: list[dict[str, Any]] = []
         self._schedules: list[dict[str, Any]] = []
         self._structures: list[dict[str, Any]] = []
@@ -84,7 +105,8 @@ class Optimizer:
             self._keys = keys
             self._append_settings({}, len(items))
             arrays, labels = items, names
-        self._bind(arrays, labels, self._flatten_grads(grads, len(arrays)), [], [0] * len(arrays), 0)
+        copies = self._flatten("copy_to", self._copies, len(arrays))
+        self._bind(arrays, labels, self._flatten("grads", grads, len(arrays)), copies, [], [], [0] * len(arrays), 0)
 
     # ---- what subclasses decide ------------------------------------------------------------------------------
 
@@ -116,14 +138,30 @@ class Optimizer:
         step: int,
         grad_scale: float,
         settings: Mapping[str, Any],
-    ) -> None:
+    ) -> Moved:
         """One update by the reference."""
         arguments = {cls._arguments.get(name, name): array for name, array in states.items()}
         options = {key: v for key, v in settings.items() if key != "params" and key not in cls._construction_only}
         with np.errstate(all="ignore"):
-            cls._reference.__wrapped__(  # type: ignore[attr-defined]
+            moved: Moved = cls._reference.__wrapped__(  # type: ignore[attr-defined]
                 param, grad, **arguments, step=step, grad_scale=grad_scale, **options
             )
+        return moved
+
+    @classmethod
+    def _last(cls, states: Mapping[str, Array], step: int, lr: float, settings: Mapping[str, Any]) -> Array | None:
+        """Update `step`, the one that made these states, with the lr that it had; None if they do not tell."""
+        return None
+
+    @classmethod
+    def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
+        """Decay of the average of squares in sigma, 1 for a sum or mean of all; NaN without sigma."""
+        return math.nan
+
+    @classmethod
+    def _sharpness_limit_of(cls, settings: Mapping[str, Any]) -> float | None:
+        """Largest curvature at which these settings are stable on a quadratic, where it is known."""
+        return None
 
     # ---- public ----------------------------------------------------------------------------------------------
 
@@ -150,7 +188,7 @@ class Optimizer:
         RuntimeError if another thread is in ``step()`` of this optimizer.
         """
         if grads is not None and not (type(grads) is list and self._takes_list):
-            grads = self._flatten_grads(grads, len(self.state))
+            grads = self._flatten("grads", grads, len(self.state))
         self._plan.step(grads, grad_scale)
 
     def zero_grad(self) -> None:
@@ -173,6 +211,7 @@ class Optimizer:
         if not isinstance(group, Mapping):
             raise TypeError(f"add_param_group: expected a group like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
         group = dict(group)
+        copies = group.pop("copy_to", None)
         if self._bare or self._keys is not None:
             raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
         grads = group.pop("grads", None)
@@ -190,8 +229,12 @@ class Optimizer:
                 raise ValueError(f"grads: expected {expected} bound at construction")
             if old.grads is not None:
                 new_grads = [*old.grads, *_checks.flatten("grads", grads)[0]]
+            if (copies is None) != (old.outputs.copies is None):
+                raise ValueError("copy_to: expected arrays for the group exactly if the optimizer has them")
+            if old.outputs.copies is not None:
+                copies = [*old.outputs.copies, *_checks.flatten("copy_to", copies)[0]]
             steps = [plan.step_of(i) for i in range(before[1])] + [0] * (len(arrays) - before[1])
-            self._bind(arrays, labels, new_grads, old.states, steps, self.updates)
+            self._bind(arrays, labels, new_grads, copies, old.outputs.ema or [], old.states, steps, self.updates)
         except BaseException:
             for groups in (self._param_groups, self._schedules, self._structures):
                 del groups[len(old.groups) :]
@@ -215,17 +258,19 @@ class Optimizer:
         bindings = self._bindings
         attributes = {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
         steps = [self._plan.step_of(i) for i in range(len(bindings.params))]
-        bound = (bindings.params, bindings.labels, bindings.grads, bindings.states, steps, self.updates)
+        arrays = (bindings.params, bindings.labels, bindings.grads, bindings.outputs.copies, bindings.outputs.ema or [])
+        bound = (*arrays, bindings.states, steps, self.updates)
         return {"attributes": attributes, "bound": bound}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved["attributes"])
-        params, labels, grads, states, steps, updates = saved["bound"]
+        params, labels, grads, copies, ema, states, steps, updates = saved["bound"]
         aligned = [
             {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
             for param, arrays in zip(params, states, strict=True)
         ]
-        self._bind(params, labels, grads, aligned, steps, updates)
+        ema = [state_array(param, average, 3) for param, average in zip(params, ema, strict=False)]
+        self._bind(params, labels, grads, copies, ema, aligned, steps, updates)
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
@@ -319,23 +364,41 @@ class Optimizer:
     def _rule_of(self, index: int) -> Rule:
         return RULES[self._rule(self._structures[index])]
 
-    def _flatten_grads(self, grads: Any, count: int) -> list[Any] | None:
+    def _group_of(self, i: int) -> Mapping[str, Any]:
+        """Settings of the group of tensor i."""
+        return next(group.settings for group in self._bindings.groups if group.first <= i < group.stop)
+
+    def _n_eff(self, i: int) -> float:
+        """Gradients that sigma of tensor i has effectively seen."""
+        t, decay = int(self._plan.step_of(i)), self._sigma_decay(self._group_of(i))
+        if decay == 1 or math.isnan(decay) or t == 0:
+            return decay * t
+        power = 1 - one_minus_power(decay, t)
+        return (1 + decay) / (1 - decay) * (1 - power) / (1 + power)
+
+    def _sharpness_limit(self, tensors: list[int]) -> float | None:
+        """The least of the limits that the settings of these tensors have, if all have one."""
+        limits = [self._sharpness_limit_of(self._group_of(i)) for i in tensors]
+        return None if None in limits else min(limits)  # type: ignore[type-var]
+
+    def _flatten(self, kind: str, grads: Any, count: int) -> list[Any] | None:
+        """kind: "grads" or "copy_to"."""
         if grads is None:
             return None
-        items, _, keys = _checks.flatten("grads", grads)
+        items, _, keys = _checks.flatten(kind, grads)
         shape = "a bare array" if self._bare else "a sequence" if self._keys is None else "a mapping"
         if self._bare != isinstance(grads, np.ndarray) or (keys is None) != (self._keys is None):
-            raise TypeError(f"grads: expected {shape} like params, got {type(grads).__name__}")
+            raise TypeError(f"{kind}: expected {shape} like params, got {type(grads).__name__}")
         if self._keys is not None:
             for key in self._keys:
                 if key not in grads:
-                    raise ValueError(f"grads[{key!r}]: missing; pass None to skip a tensor")
+                    raise ValueError(f"{kind}[{key!r}]: missing{'; pass None to skip a tensor' * (kind == 'grads')}")
             for key in grads:
                 if key not in self._keys:
-                    raise ValueError(f"grads[{key!r}]: there is no parameter of that name")
+                    raise ValueError(f"{kind}[{key!r}]: there is no parameter of that name")
             items = [grads[key] for key in self._keys]
         if len(items) != count:
-            raise ValueError(f"grads: expected {count} arrays, one per parameter, got {len(items)}")
+            raise ValueError(f"{kind}: expected {count} arrays, one per parameter, got {len(items)}")
         return items
 
     def _bind(
@@ -343,6 +406,8 @@ class Optimizer:
         arrays: list[Any],
         labels: list[str],
         grads: list[Any] | None,
+        copies: list[Any] | None,
+        ema: list[Array],
         states: list[dict[str, Array]],
         steps: Sequence[int],
         updates: int,
@@ -358,13 +423,15 @@ class Optimizer:
             if all(param is None for param in settings["params"]):
                 settings["params"] = tuple(arrays[first:stop])
             rule = self._rule_of(index)
-            groups.append(Group(settings, rule, self._update, first, stop))
+            groups.append(Group(settings, rule, self._update, self._last, first, stop))
             states += [
                 {n: state_array(param, self._initial(n, settings), k) for k, n in enumerate(rule.states) if n}
                 for param in arrays[max(first, len(states)) : stop]
             ]
             first = stop
-        bindings = Bindings(self._param_groups, groups, arrays, labels, states, grads)
+        outputs = make_outputs(self._tail, copies, arrays, labels, ema)
+        bindings = Bindings(self._param_groups, groups, arrays, labels, states, grads, self._tail, outputs)
+        start_recording(bindings)
         scheduled = [
             (i, key, schedule, names_of(key, self._renamed))
             for i, group in enumerate(self._schedules)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._bindings import Array, Bindings
+if TYPE_CHECKING:
+    from ._bindings import Bindings
+
+Array = np.ndarray[Any, Any]
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 _PAGE = 4096  # bytes

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from . import reference
 from ._optimizer import Optimizer
+from ._tail import TailOptions
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
+Array = reference.Array
 Number = float | Callable[[int], float]
 """A hyper-parameter: a number, or a schedule s(t) of the completed updates t."""
 
@@ -43,6 +45,7 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
         grads: Any = None,
+        **tail: Unpack[TailOptions],
     ) -> None:
         settings = dict(
             lr=lr,
@@ -52,7 +55,7 @@ class SGD(Optimizer):
             nesterov=nesterov,
             maximize=maximize,
         )
-        super().__init__(params, grads, settings)
+        super().__init__(params, grads, settings, tail)
 
     @classmethod
     def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +72,17 @@ class SGD(Optimizer):
                 f"{where}nesterov: expected momentum > 0 and dampening = 0, "
                 f"got momentum={settings['momentum']}, dampening={settings['dampening']}"
             )
+
+    @classmethod
+    def _last(cls, states: Mapping[str, Array], step: int, lr: float, settings: Mapping[str, Any]) -> Array | None:
+        buffer = None if settings["nesterov"] else states.get("momentum_buffer")
+        return None if buffer is None else buffer.dtype.type(lr) * buffer
+
+    @classmethod
+    def _sharpness_limit_of(cls, settings: Mapping[str, Any]) -> float | None:
+        if settings["nesterov"] or not settings["lr"] > 0 or settings["dampening"] >= 1:
+            return None
+        return float(2 * (1 + settings["momentum"]) / ((1 - settings["dampening"]) * settings["lr"]))
 
 
 class Adagrad(Optimizer):
@@ -102,6 +116,7 @@ class Adagrad(Optimizer):
         accumulate: str = "sum",
         maximize: bool = False,
         grads: Any = None,
+        **tail: Unpack[TailOptions],
     ) -> None:
         settings = dict(
             lr=lr,
@@ -112,7 +127,7 @@ class Adagrad(Optimizer):
             accumulate=accumulate,
             maximize=maximize,
         )
-        super().__init__(params, grads, settings)
+        super().__init__(params, grads, settings, tail)
 
     @classmethod
     def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +148,10 @@ class Adagrad(Optimizer):
     @classmethod
     def _initial(cls, state: str, settings: Mapping[str, Any]) -> float:
         return float(settings["initial_accumulator_value"])
+
+    @classmethod
+    def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
+        return 1.0
 
 
 class RMSprop(Optimizer):
@@ -167,6 +186,7 @@ class RMSprop(Optimizer):
         initial: str = "zero",
         maximize: bool = False,
         grads: Any = None,
+        **tail: Unpack[TailOptions],
     ) -> None:
         settings = dict(
             lr=lr,
@@ -178,7 +198,7 @@ class RMSprop(Optimizer):
             initial=initial,
             maximize=maximize,
         )
-        super().__init__(params, grads, settings)
+        super().__init__(params, grads, settings, tail)
 
     @classmethod
     def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,6 +218,15 @@ class RMSprop(Optimizer):
     def _check(cls, settings: Mapping[str, Any], where: str) -> None:
         if settings["centered"] and settings["initial"] == "first-gradient":
             raise ValueError(f"{where}initial: 'first-gradient' cannot be centered: the first variance would be 0")
+
+    @classmethod
+    def _last(cls, states: Mapping[str, Array], step: int, lr: float, settings: Mapping[str, Any]) -> Array | None:
+        buffer = states.get("momentum_buffer")
+        return None if buffer is None else buffer.dtype.type(lr) * buffer
+
+    @classmethod
+    def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
+        return float(settings["alpha"])
 
 
 class Adam(Optimizer):
@@ -229,9 +258,10 @@ class Adam(Optimizer):
         *,
         maximize: bool = False,
         grads: Any = None,
+        **tail: Unpack[TailOptions],
     ) -> None:
         settings = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize)
-        super().__init__(params, grads, settings)
+        super().__init__(params, grads, settings, tail)
 
     @classmethod
     def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,6 +270,15 @@ class Adam(Optimizer):
     @classmethod
     def _rule(cls, structure: Mapping[str, Any]) -> str:
         return "amsgrad" if structure["amsgrad"] else "adam"
+
+    @classmethod
+    def _last(cls, states: Mapping[str, Array], step: int, lr: float, settings: Mapping[str, Any]) -> Array | None:
+        second = states.get("max_exp_avg_sq", states["exp_avg_sq"])
+        return reference.adam_update(states["exp_avg"], second, step, lr, settings["betas"], settings["eps"])[0]
+
+    @classmethod
+    def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
+        return float(settings["betas"][1])
 
 
 class AdamW(Adam):
@@ -268,8 +307,9 @@ class AdamW(Adam):
         *,
         maximize: bool = False,
         grads: Any = None,
+        **tail: Unpack[TailOptions],
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, grads=grads)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, grads=grads, **tail)
 
 
 def all_optimizers() -> list[type[Optimizer]]:

@@ -29,10 +29,15 @@ __all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
 Array = np.ndarray[Any, Any]
 
 
-def _public(function: Callable[..., None]) -> Callable[..., None]:
+Moved = tuple[Array, Array | None]
+"""The update u of the rule (p moves by -u, beside decoupled decay) and what it was divided by, for statistics."""
+
+
+def _public(function: Callable[..., Moved]) -> Callable[..., None]:
     """Without warnings, since NaN and infinity are results here as in C; and a superfluous buffer is refused.
 
-    Optimizers call ``__wrapped__``: they keep their buffer where a schedule makes momentum 0.
+    Optimizers call ``__wrapped__``: they keep their buffer where a schedule makes momentum 0, and they look at what
+    it returns.
     """
     parameters = signature(function)
 
@@ -45,6 +50,7 @@ def _public(function: Callable[..., None]) -> Callable[..., None]:
         with np.errstate(all="ignore"):
             function(*args, **kwargs)
 
+    public.__signature__ = parameters.replace(return_annotation=None)  # type: ignore[attr-defined]
     return public
 
 
@@ -62,7 +68,7 @@ def sgd(
     nesterov: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of stochastic gradient descent, in place.
 
     .. code-block:: text
@@ -77,14 +83,17 @@ def sgd(
     c = param.dtype.type
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
     if momentum_buffer is None:
-        param[...] = param - c(lr) * x
-        return
+        u = c(lr) * x
+        param[...] = param - u
+        return u, None
     first = step == 1
     decay, weight = c(0.0 if first else momentum), c(1.0 if first else 1.0 - dampening)
     grad_lr, buffer_lr = (lr, lr * momentum) if nesterov else (0.0, lr)
     b = _flush(decay * momentum_buffer + weight * x)
-    param[...] = param - (c(grad_lr) * x + c(buffer_lr) * b)
+    u = c(grad_lr) * x + c(buffer_lr) * b
+    param[...] = param - u
     momentum_buffer[...] = b
+    return u, None
 
 
 @_public
@@ -101,7 +110,7 @@ def adagrad(
     accumulate: str = "sum",
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of Adagrad, in place.
 
     .. code-block:: text
@@ -114,8 +123,11 @@ def adagrad(
     c = param.dtype.type
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
     s = _second_moment(sum, x, float(step - 1) / float(step)) if accumulate == "mean" else sum + x * x
-    param[...] = param - c(lr / (1 + (step - 1) * lr_decay)) * x / (np.sqrt(s) + c(eps))
+    d = np.sqrt(s) + c(eps)
+    u = c(decayed_lr(lr, lr_decay, step)) * x / d
+    param[...] = param - u
     sum[...] = s
+    return u, d
 
 
 @_public
@@ -136,7 +148,7 @@ def rmsprop(
     initial: str = "zero",
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of RMSprop, in place.
 
     .. code-block:: text
@@ -173,6 +185,7 @@ def rmsprop(
         grad_avg[...] = a
     if momentum_buffer is not None:
         momentum_buffer[...] = b
+    return u, d
 
 
 @_public
@@ -191,7 +204,7 @@ def adam(
     amsgrad: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of Adam, in place.
 
     .. code-block:: text
@@ -204,7 +217,7 @@ def adam(
     ``max_exp_avg_sq``. Sources: Kingma & Ba 2015, arXiv:1412.6980; Reddi et al. 2018, arXiv:1904.09237.
     """
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
-    _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep=1.0)
+    return _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep=1.0)
 
 
 @_public
@@ -223,7 +236,7 @@ def adamw(
     amsgrad: bool = False,
     maximize: bool = False,
     grad_scale: float = 1.0,
-) -> None:
+) -> Moved:
     """One update of AdamW, in place: Adam on the gradient alone, and p shrinks by itself.
 
     .. code-block:: text
@@ -234,7 +247,7 @@ def adamw(
     """
     x = _gradient(param, grad, 0.0, maximize, grad_scale)
     keep = 1.0 - lr * weight_decay
-    _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep)
+    return _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep)
 
 
 # ---- what the rules share ------------------------------------------------------------------------------------
@@ -254,6 +267,11 @@ def one_minus_power(base: float, exponent: int) -> float:
     return math.ldexp(float((1 << 128) - power), -128)
 
 
+def decayed_lr(lr: float, lr_decay: float, step: int) -> float:
+    """lr of update `step` under lr_decay."""
+    return lr / (1 + (step - 1) * lr_decay)
+
+
 def _adam(
     param: Array,
     x: Array,
@@ -266,7 +284,7 @@ def _adam(
     eps: float,
     amsgrad: bool,
     keep: float,
-) -> None:
+) -> Moved:
     _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
     c = param.dtype.type
     beta1, beta2 = betas
@@ -275,13 +293,23 @@ def _adam(
     largest = v
     if max_exp_avg_sq is not None:
         largest = np.where((max_exp_avg_sq >= v) | np.isnan(max_exp_avg_sq), max_exp_avg_sq, v)
-    correction2 = c(1 / math.sqrt(one_minus_power(beta2, step)))
-    u = c(lr / one_minus_power(beta1, step)) * m / (np.sqrt(largest) * correction2 + c(eps))
+    u, d = adam_update(m, largest, step, lr, betas, eps)
     param[...] = c(keep) * param - u
     exp_avg[...] = m
     exp_avg_sq[...] = v
     if max_exp_avg_sq is not None:
         max_exp_avg_sq[...] = largest
+    return u, d
+
+
+def adam_update(
+    m: Array, largest: Array, step: int, lr: float, betas: tuple[float, float], eps: float
+) -> tuple[Array, Array]:
+    """u and its denominator from the moments of update `step`."""
+    c = m.dtype.type
+    d = np.sqrt(largest) * c(1 / math.sqrt(one_minus_power(betas[1], step))) + c(eps)
+    u = c(lr / one_minus_power(betas[0], step)) * m / d
+    return u, d
 
 
 def _gradient(param: Array, grad: Array, weight_decay: float, maximize: bool, grad_scale: float) -> Array:

@@ -2,10 +2,18 @@
 
 #include <float.h>
 
-enum { STATE_SLOTS = 4, GRAD = 1, BUFFERS = 2 + STATE_SLOTS }; /* param, grad, states */
+enum { STATE_SLOTS = 4, BUFFERS = 2 + STATE_SLOTS + 3 }; /* param, grad, states, outputs */
 
 /* Elements of a tensor, whatever their type: no division per tensor. */
 static const uint64_t MAX_COUNT = PTRDIFF_MAX / sizeof(double);
+
+/* A buffer of a tensor. */
+typedef struct buffer {
+    const void *address;
+    size_t element_size;
+    const char *name;
+    int written;
+} buffer;
 
 /* The bytes begin .. end of a buffer, and where it belongs. */
 typedef struct span {
@@ -82,6 +90,8 @@ static lrf_status check_group(const lrf_group *group, lrf_report *report)
         return refuse(report, "eps", LRF_BAD_NUMBER);
     if (!finite_from_zero(group->lr_decay))
         return refuse(report, "lr_decay", LRF_BAD_NUMBER);
+    if (!finite_from_zero(group->last_lr))
+        return refuse(report, "last_lr", LRF_BAD_NUMBER);
     if (group->count > 0 && !group->tensors)
         return refuse(report, "tensors", LRF_NULL_POINTER);
     return check_flags(group, report);
@@ -89,42 +99,57 @@ static lrf_status check_group(const lrf_group *group, lrf_report *report)
 
 static lrf_status check_options(const lrf_options *options, lrf_report *report)
 {
+    const uint32_t known = LRF_GRAD_NORM | LRF_REQUIRE_FINITE | LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS;
+
     if (options->struct_size != sizeof *options)
         return refuse(report, "options.struct_size", LRF_BAD_STRUCT);
-    if (options->flags & ~(uint32_t)LRF_GRAD_NORM)
+    if (options->flags & ~known)
         return refuse(report, "options.flags", LRF_BAD_FLAGS);
     if (!is_finite(options->grad_scale))
         return refuse(report, "options.grad_scale", LRF_BAD_NUMBER);
+    if (!finite_from_zero(options->clip_value))
+        return refuse(report, "options.clip_value", LRF_BAD_NUMBER);
     if (!finite_from_zero(options->clip_norm))
         return refuse(report, "options.clip_norm", LRF_BAD_NUMBER);
+    if (!below_one(options->ema_decay))
+        return refuse(report, "options.ema_decay", LRF_BAD_NUMBER);
     return LRF_OK;
 }
 
 /* ---- buffers --------------------------------------------------------------------------------------------- */
 
-/* The buffers that this rule uses, in the order param, grad, states; returns how many. */
-static size_t list_buffers(const lrf_rule_info *rule, const lrf_tensor *tensor, void *buffers[BUFFERS],
-                           const char *names[BUFFERS])
+/* The buffers of a tensor in the order param, grad, states, outputs; returns how many. */
+static size_t list_buffers(const lrf_rule_info *rule, const lrf_group *group, size_t index, int grad_is_written,
+                           buffer buffers[BUFFERS])
 {
+    const lrf_tensor *tensor = &group->tensors[index];
+    const size_t size = lrf_element_size(group);
     size_t n = 0;
-    buffers[n] = tensor->param;
-    names[n++] = "param";
-    buffers[n] = tensor->grad;
-    names[n++] = "grad";
+
+    buffers[n++] = (buffer){tensor->param, size, "param", 1};
+    buffers[n++] = (buffer){tensor->grad, size, "grad", grad_is_written};
     for (size_t slot = 0; slot < STATE_SLOTS; slot++)
-        if (rule->state[slot]) {
-            buffers[n] = tensor->state[slot];
-            names[n++] = rule->state[slot];
-        }
+        if (rule->state[slot])
+            buffers[n++] = (buffer){tensor->state[slot], size, rule->state[slot], 1};
+    if (group->outputs) {
+        const lrf_outputs *outputs = &group->outputs[index];
+        const size_t copy_size = lrf_dtype_size(outputs->copy_dtype);
+        if (outputs->ema)
+            buffers[n++] = (buffer){outputs->ema, size, "ema", 1};
+        if (outputs->copy && copy_size > 0)
+            buffers[n++] = (buffer){outputs->copy, copy_size, "copy", 1};
+        if (outputs->last)
+            buffers[n++] = (buffer){outputs->last, size, "last", 1};
+    }
     return n;
 }
 
-static lrf_status check_tensor(const lrf_rule_info *rule, const lrf_tensor *tensor, size_t element_size,
-                               lrf_report *report)
+static lrf_status check_tensor(const lrf_rule_info *rule, const lrf_group *group, size_t index, lrf_report *report)
 {
-    void *buffers[BUFFERS];
-    const char *names[BUFFERS];
-    size_t n, bytes;
+    const lrf_tensor *tensor = &group->tensors[index];
+    const lrf_outputs *outputs = group->outputs ? &group->outputs[index] : NULL;
+    buffer buffers[BUFFERS];
+    size_t n;
 
     if (!tensor->grad || tensor->count == 0)
         return LRF_OK;
@@ -132,21 +157,23 @@ static lrf_status check_tensor(const lrf_rule_info *rule, const lrf_tensor *tens
         return refuse(report, "count", LRF_BAD_COUNT);
     if (tensor->step == UINT64_MAX)
         return refuse(report, "step", LRF_BAD_COUNT);
-    bytes = (size_t)tensor->count * element_size;
+    if (outputs && outputs->copy && (lrf_dtype_size(outputs->copy_dtype) == 0 || outputs->copy_dtype == LRF_FLOAT64))
+        return refuse(report, "copy_dtype", LRF_BAD_DTYPE);
 
-    n = list_buffers(rule, tensor, buffers, names);
+    n = list_buffers(rule, group, index, 1, buffers);
     for (size_t i = 0; i < n; i++) {
-        const uintptr_t address = (uintptr_t)buffers[i];
+        const uintptr_t address = (uintptr_t)buffers[i].address;
+        const size_t bytes = (size_t)tensor->count * buffers[i].element_size;
         if (!address)
-            return refuse(report, names[i], LRF_NULL_POINTER);
-        if (address & (element_size - 1))
-            return refuse(report, names[i], LRF_MISALIGNED);
+            return refuse(report, buffers[i].name, LRF_NULL_POINTER);
+        if (address & (buffers[i].element_size - 1))
+            return refuse(report, buffers[i].name, LRF_MISALIGNED);
         if (address > UINTPTR_MAX - bytes)
             return refuse(report, "count", LRF_BAD_COUNT);
         for (size_t j = 0; j < i; j++) {
-            const uintptr_t other = (uintptr_t)buffers[j];
-            if ((address > other ? address - other : other - address) < bytes)
-                return refuse(report, names[i], LRF_OVERLAP);
+            const uintptr_t other = (uintptr_t)buffers[j].address;
+            if (address < other + (size_t)tensor->count * buffers[j].element_size && other < address + bytes)
+                return refuse(report, buffers[i].name, LRF_OVERLAP);
         }
     }
     return LRF_OK;
@@ -165,10 +192,9 @@ lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_opti
         status = check_group(group, report);
         if (status == LRF_OK) {
             const lrf_rule_info *rule = lrf_find_rule(group->rule);
-            const size_t element_size = lrf_element_size(group);
             for (size_t j = 0; status == LRF_OK && j < group->count; j++) {
                 report->tensor = j;
-                status = check_tensor(rule, &group->tensors[j], element_size, report);
+                status = check_tensor(rule, group, j, report);
             }
         }
     }
@@ -213,9 +239,10 @@ size_t lrf_overlap_scratch_size(const lrf_group *groups, size_t group_count)
     return tensors * BUFFERS * sizeof(span);
 }
 
-lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *scratch, size_t scratch_size,
-                             lrf_report *report)
+lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, const lrf_options *options, void *scratch,
+                             size_t scratch_size, lrf_report *report)
 {
+    const int grads_are_written = options && (options->flags & LRF_ZERO_GRADS);
     lrf_report unused;
     span *const spans = scratch;
     size_t n = 0;
@@ -244,23 +271,22 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *
         const lrf_rule_info *rule = lrf_find_rule(groups[i].rule);
         for (size_t j = 0; j < groups[i].count; j++) {
             const lrf_tensor *tensor = &groups[i].tensors[j];
-            void *buffers[BUFFERS];
-            const char *names[BUFFERS];
-            const size_t buffer_count = list_buffers(rule, tensor, buffers, names);
+            buffer buffers[BUFFERS];
+            const size_t buffer_count = list_buffers(rule, &groups[i], j, grads_are_written, buffers);
             if (tensor->count > MAX_COUNT) {
                 report->group = i;
                 report->tensor = j;
                 return refuse(report, "count", LRF_BAD_COUNT);
             }
             for (size_t k = 0; k < buffer_count && tensor->count > 0; k++)
-                if (buffers[k])
+                if (buffers[k].address)
                     spans[n++] = (span){
-                        .begin = (uintptr_t)buffers[k],
-                        .end = (uintptr_t)buffers[k] + (size_t)tensor->count * lrf_element_size(&groups[i]),
+                        .begin = (uintptr_t)buffers[k].address,
+                        .end = (uintptr_t)buffers[k].address + (size_t)tensor->count * buffers[k].element_size,
                         .group = i,
                         .tensor = j,
-                        .what = names[k],
-                        .written = k != GRAD,
+                        .what = buffers[k].name,
+                        .written = buffers[k].written,
                     };
         }
     }

@@ -15,13 +15,38 @@ enum {
     LRF_RULE_END
 };
 
-typedef void lrf_update(const lrf_tensor *tensor, size_t first, size_t n, const lrf_scalars *scalars);
-typedef double lrf_sum(const lrf_tensor *tensor, size_t first, size_t n);
+/* Where a rule stores what it traces, for a tile; of the tensor's type. NULL where its variant does not. */
+typedef struct lrf_trace {
+    void *update, *denominator, *last;
+} lrf_trace;
 
+/* What statistics know of a tile, raw: g in place of s. */
+enum { LRF_SAMPLES = 16, LRF_NO_BIN = 255 };
+typedef struct lrf_slot {
+    double grad_sq, param_sq, update_sq, grad_update, grad_last;
+    double grad_max, update_max, rate_max;
+    double nan, inf, zero, lost, turned, eps_dominates;
+    uint8_t bins[LRF_SAMPLES];
+} lrf_slot;
+
+/* Variants of a rule's loop. */
+enum { LRF_PLAIN, LRF_WITH_NORMS, LRF_TRACED, LRF_VARIANTS };
+
+typedef void lrf_update(const lrf_tensor *tensor, size_t first, size_t n, const lrf_scalars *scalars,
+                        const lrf_trace *trace);
+
+/* [2]: [dtype - LRF_FLOAT32]. What they do stands where they are defined: rules/, reduce.h, stages.h, statistics.h. */
 typedef struct lrf_kernels {
     const char *name;
-    lrf_update *update[2][LRF_RULE_END]; /* [dtype - LRF_FLOAT32][rule] */
-    lrf_sum *sum_squares[2];             /* [dtype - LRF_FLOAT32] */
+    lrf_update *update[LRF_VARIANTS][LRF_RULE_END][2];
+    double (*sum_products[2])(const void *x, const void *y, size_t n);
+    void (*clamp[2])(void *restrict out, const void *restrict g, size_t n, double scale, double bound);
+    uint64_t (*count_nonfinite[2])(const void *g, size_t n, double scale);
+    void (*average[2])(void *restrict ema, const void *restrict p, size_t n, double weight);
+    void (*copy[LRF_BFLOAT16 + 1][2])(void *restrict out, const void *restrict p, size_t n); /* [copy_dtype] */
+    void (*gather_norms[2])(lrf_slot *slot, const void *g, const void *before, const lrf_trace *trace, size_t n);
+    void (*gather[2])(lrf_slot *slot, const void *g, const void *before, const lrf_trace *trace, size_t n,
+                      const lrf_scalars *scalars, double eps, double sign);
 } lrf_kernels;
 
 #if defined(LRF_X86_64)

@@ -1,28 +1,41 @@
 /* Instantiates every rule of the table for float and double with one instruction set. The file that includes this
  * one defines LRF_KERNELS (the one symbol it exports), LRF_KERNELS_NAME and LRF_KERNELS_TARGET. */
 #include <math.h>
+#include <string.h>
 
 #include "dispatch.h"
 
 #define real float
+#define integer int32_t
+#define LRF_MAGNITUDE_BITS INT32_MAX
+#define LRF_LARGEST FLT_MAX
 #define root sqrtf
 #define magnitude fabsf
 #define LRF_SMALLEST_NORMAL FLT_MIN
 #define LRF_TYPED(name) name##_f32
 #include "loops.h"
 #undef real
+#undef integer
+#undef LRF_MAGNITUDE_BITS
+#undef LRF_LARGEST
 #undef root
 #undef magnitude
 #undef LRF_SMALLEST_NORMAL
 #undef LRF_TYPED
 
 #define real double
+#define integer int64_t
+#define LRF_MAGNITUDE_BITS INT64_MAX
+#define LRF_LARGEST DBL_MAX
 #define root sqrt
 #define magnitude fabs
 #define LRF_SMALLEST_NORMAL DBL_MIN
 #define LRF_TYPED(name) name##_f64
 #include "loops.h"
 #undef real
+#undef integer
+#undef LRF_MAGNITUDE_BITS
+#undef LRF_LARGEST
 #undef root
 #undef magnitude
 #undef LRF_SMALLEST_NORMAL
@@ -31,18 +44,35 @@
 /* clang-format off */
 const lrf_kernels LRF_KERNELS = {
     .name = LRF_KERNELS_NAME,
+#define LRF_ROW(name) {name##_f32, name##_f64}
     .update = {
-#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = name##_entry_f32,
-        {
+        [LRF_PLAIN] = {
+#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = LRF_ROW(name##_entry),
 #include "optimizers.def"
-        },
 #undef LRF_RULE
-#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = name##_entry_f64,
-        {
+        },
+        [LRF_WITH_NORMS] = {
+#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = LRF_ROW(name##_entry_norms),
 #include "optimizers.def"
-        },
 #undef LRF_RULE
+        },
+        [LRF_TRACED] = {
+#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = LRF_ROW(name##_entry_traced),
+#include "optimizers.def"
+#undef LRF_RULE
+        },
     },
-    .sum_squares = {sum_squares_f32, sum_squares_f64},
+    .sum_products = LRF_ROW(sum_products),
+    .clamp = LRF_ROW(clamp),
+    .count_nonfinite = LRF_ROW(count_nonfinite),
+    .average = LRF_ROW(average),
+    .copy = {
+        [LRF_FLOAT32] = LRF_ROW(to_float32),
+        [LRF_FLOAT16] = LRF_ROW(to_float16),
+        [LRF_BFLOAT16] = LRF_ROW(to_bfloat16),
+    },
+    .gather_norms = LRF_ROW(gather_norms),
+    .gather = LRF_ROW(gather),
+#undef LRF_ROW
 };
 /* clang-format on */

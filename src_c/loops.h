@@ -1,17 +1,9 @@
 /* Everything per element for one element type; kernels.h includes it once per type with
- *     real                       the type
+ *     real, integer              the type, and the signed integer of its size
  *     root, magnitude            its square root and absolute value
  *     LRF_SMALLEST_NORMAL        its smallest normal number
+ *     LRF_LARGEST                its largest finite number
  *     LRF_TYPED(name)            the name of a function of this type */
-
-/* Opens the loop of a rule over n elements; a rule names the states it uses by slot. The pointers do not overlap,
- * which spares the compiler every check at run time. Inside, u is the direction: p moves by -u beside its
- * decoupled decay. */
-#define LRF_UPDATE(name, state0, state1, state2)                                                                       \
-    LRF_KERNELS_TARGET static void LRF_TYPED(name)(                                                                    \
-        const size_t n, const lrf_scalars *const scalars, real *restrict const p, const real *restrict const g,        \
-        LRF_UNUSED real *restrict const state0, LRF_UNUSED real *restrict const state1,                                \
-        LRF_UNUSED real *restrict const state2)
 
 #define flush LRF_TYPED(flush)
 #define towards LRF_TYPED(towards)
@@ -48,26 +40,37 @@ LRF_KERNELS_TARGET static inline real *at(void *buffer, size_t first)
     return buffer ? (real *)buffer + first : NULL;
 }
 
-#define LRF_RULE_FILES
-#include "optimizers.def"
-#undef LRF_RULE_FILES
+/* Each rule three times: alone, storing its update, and storing all that statistics look at. */
+#define LRF_VARIANT(name) LRF_TYPED(name)
+#define LRF_TRACE(array, value) (void)(value)
+#include "entries.h"
+#undef LRF_VARIANT
+#undef LRF_TRACE
 
-/* Entries of the kernel table: elements first .. first + n of a tensor. */
-#define LRF_RULE(id, NAME, name, family, states, defaults)                                                             \
-    LRF_KERNELS_TARGET static void LRF_TYPED(name##_entry)(const lrf_tensor *tensor, size_t first, size_t n,           \
-                                                           const lrf_scalars *scalars)                                 \
-    {                                                                                                                  \
-        LRF_TYPED(name)(n, scalars, at(tensor->param, first), at(tensor->grad, first), at(tensor->state[0], first),    \
-                        at(tensor->state[1], first), at(tensor->state[2], first));                                     \
-    }
-#include "optimizers.def"
-#undef LRF_RULE
+#define LRF_VARIANT(name) LRF_TYPED(name##_norms)
+#define LRF_TRACE(array, value) LRF_TRACE_##array(value)
+#define LRF_TRACE_update(value) traced_update[i] = (value)
+#define LRF_TRACE_denominator(value) (void)(value)
+#define LRF_TRACE_last(value) (void)(value)
+#include "entries.h"
+#undef LRF_VARIANT
+#undef LRF_TRACE
+#undef LRF_TRACE_update
+#undef LRF_TRACE_denominator
+#undef LRF_TRACE_last
+
+#define LRF_VARIANT(name) LRF_TYPED(name##_traced)
+#define LRF_TRACE(array, value) traced_##array[i] = (value)
+#include "entries.h"
+#undef LRF_VARIANT
+#undef LRF_TRACE
 
 #include "reduce.h"
+#include "stages.h"
+#include "statistics.h"
 
 #undef flush
 #undef towards
 #undef not_negative
 #undef larger
 #undef at
-#undef LRF_UPDATE

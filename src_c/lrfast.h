@@ -2,7 +2,8 @@
  * thread pool.
  *
  * A step updates parameters from gradients in one pass over memory: each parameter, gradient and state is read
- * once and written once (gradients are only read). A tensor is pointers, a group is numbers, a call is policy:
+ * once and written once (gradients are only read), and what surrounds a step rides along: scaling, clipping, zeroing,
+ * averaging, copies of low precision, statistics. A tensor is pointers, a group is numbers, a call is policy:
  *
  *     float w[3] = {1, 2, 3}, g[3] = {.1f, .2f, .3f}, m[3] = {0}, v[3] = {0};
  *     lrf_tensor tensor = {.param = w, .grad = g, .state = {m, v}, .count = 3};
@@ -55,7 +56,8 @@ typedef enum lrf_status {
     LRF_OVERLAP = 9,      /* buffers overlap of which at least one is written */
     LRF_BAD_WORK = 10,    /* work memory is missing, misaligned or smaller than lrf_work_size */
     LRF_BAD_ISA = 11,     /* LRFAST_ISA or lrf_set_isa names what this machine or build lacks */
-    LRF_UNFINISHED = 12   /* lrf_end before lrf_next returned 0, or twice; counters were not advanced */
+    LRF_UNFINISHED = 12,  /* lrf_end before lrf_next returned 0, or twice; counters were not advanced */
+    LRF_NOT_FINITE = 13   /* LRF_REQUIRE_FINITE, and a gradient is NaN or infinite: the step was skipped */
 } lrf_status;
 
 /* One English sentence, never NULL, static. */
@@ -63,7 +65,8 @@ const char *lrf_status_text(lrf_status status);
 
 /* ---- what to update -------------------------------------------------------------------------------------- */
 
-typedef enum lrf_dtype { LRF_FLOAT32 = 1, LRF_FLOAT64 = 2 } lrf_dtype;
+/* The last two are for copies of parameters only (lrf_outputs). */
+typedef enum lrf_dtype { LRF_FLOAT32 = 1, LRF_FLOAT64 = 2, LRF_FLOAT16 = 3, LRF_BFLOAT16 = 4 } lrf_dtype;
 
 /* LRF_SGD = 1, LRF_MOMENTUM = 2, ...: see optimizers.def, which is installed beside this file. */
 typedef enum lrf_rule {
@@ -84,6 +87,36 @@ typedef struct lrf_tensor {
     uint64_t step;  /* completed updates of this tensor, advanced by lrf_end; bias correction depends on it */
 } lrf_tensor;
 
+/* What the statistics of a step say of one tensor, or of several added up. g: the gradient as it was given; s: with
+ * grad_scale and the sign of LRF_MAXIMIZE; p: the parameter before the step; u: its update, p -= u, without
+ * decoupled decay; w: the update before this one; d: the denominator of the rule, 1 where it has none. */
+enum { LRF_RATE_BINS = 64, LRF_FIRST_RATE = -32 };
+typedef struct lrf_stats {
+    double elements;                     /* with a gradient in this step; 0: nothing else is meant */
+    double grad_sq, param_sq, update_sq; /* sum g^2, sum p^2, sum u^2 */
+    double grad_update, grad_last;       /* sum s u, sum s w */
+    double grad_max, update_max;         /* max |s|, max |u| */
+    double rate_max;                     /* max lr / d */
+    double nan, inf, zero;               /* elements of g */
+    double lost;                         /* u != 0 and yet p - u == p */
+    double turned;                       /* s and w have opposite signs: the gradient has turned around */
+    double eps_dominates;                /* d < 2 eps */
+    double rates[LRF_RATE_BINS];         /* bin k: elements with 2^(k-32) <= lr / d < 2^(k-31), outer bins open;
+                                            at most 16 elements of each 1,024 are looked at */
+} lrf_stats;
+
+/* What else a step writes of one tensor; each pointer may be NULL. */
+typedef struct lrf_outputs {
+    void *ema;           /* [count], the group's dtype: += (1 - ema_decay) (parameter - this), after the update */
+    void *copy;          /* [count], copy_dtype: the parameter after the update, rounded to nearest even; float64 by
+                            way of float32 */
+    void *last;          /* [count], the group's dtype, with LRF_STATS: the update itself, for w of the next step; only
+                            where w does not follow from the states: LRF_SGD, LRF_ADAGRAD, LRF_RMSPROP,
+                            LRF_RMSPROP_CENTERED, LRF_NESTEROV. NULL there: w counts as 0 */
+    lrf_stats *stats;    /* [1], with LRF_STATS or LRF_NORMS: written by lrf_end */
+    uint32_t copy_dtype; /* lrf_dtype */
+} lrf_outputs;
+
 /* lrf_group.flags */
 enum {
     LRF_MAXIMIZE = 1,       /* step along +gradient; every rule */
@@ -100,6 +133,7 @@ typedef struct lrf_group {
     uint32_t flags;
     lrf_tensor *tensors; /* [count] */
     size_t count;
+    const lrf_outputs *outputs;    /* [count], or NULL: nothing but the update */
     double lr;                     /* learning rate, >= 0 */
     double weight_decay;           /* coupled: gradient + weight_decay * parameter; >= 0 */
     double decoupled_weight_decay; /* parameter * (1 - lr * this), as in AdamW; >= 0 */
@@ -109,6 +143,7 @@ typedef struct lrf_group {
     double beta1, beta2;           /* decay of exp_avg and exp_avg_sq, in [0, 1) */
     double eps;                    /* added to the root in the denominator, >= 0 */
     double lr_decay;               /* step t uses lr / (1 + (t-1) * lr_decay); >= 0 */
+    double last_lr;                /* lr of the update before, for w of LRF_STATS; >= 0 */
 } lrf_group;
 
 /* Fills *group with the defaults of the rule (PyTorch's). struct_size is sizeof(lrf_group). */
@@ -118,17 +153,25 @@ lrf_status lrf_group_init(lrf_group *group, size_t struct_size, lrf_rule rule);
 
 /* lrf_options.flags */
 enum {
-    LRF_GRAD_NORM = 1 /* report the norm of all gradients (implied by clip_norm > 0) */
+    LRF_GRAD_NORM = 1,      /* report the norm of all gradients (implied by clip_norm > 0) */
+    LRF_REQUIRE_FINITE = 2, /* a gradient that is NaN or infinite: write nothing, lrf_end returns LRF_NOT_FINITE */
+    LRF_ZERO_GRADS = 4,     /* gradients are 0 after the step; they must be writable and not shared */
+    LRF_NORMS = 8,          /* of lrf_stats: elements, grad_sq, param_sq, update_sq, grad_max, update_max */
+    LRF_STATS = 16          /* all of lrf_stats */
 };
 
 /* Policy of one call. Initialise with lrf_options_init. Order of operations: gradient * grad_scale, sign
- * (maximize), norm, clipping, coupled decay, rule. */
+ * (maximize), norm, finiteness, clip_value, clip_norm, coupled decay, rule; then statistics, ema, copy, zeroing. A norm
+ * or a check for finiteness costs one more pass, which only reads gradients. */
 typedef struct lrf_options {
     uint32_t struct_size; /* sizeof(lrf_options) */
     uint32_t flags;
     double grad_scale; /* multiplies every gradient; finite; default 1 */
-    double clip_norm;  /* 0: off; otherwise scale gradients by min(1, clip_norm / (norm + 1e-6)) */
-    void *work;        /* lrf_work_size bytes, aligned to 8, for norms; may be NULL if that is 0 */
+    double clip_value; /* 0: off; otherwise each scaled gradient is limited to -clip_value .. clip_value */
+    double clip_norm;  /* 0: off; otherwise scale gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of
+                          the gradients limited by clip_value */
+    double ema_decay;  /* in [0, 1), for lrf_outputs.ema */
+    void *work;        /* lrf_work_size bytes, aligned to 8; may be NULL if that is 0 */
     size_t work_size;
 } lrf_options;
 
@@ -139,8 +182,9 @@ typedef struct lrf_report {
     const char *what;     /* refused: static name of the field or buffer; otherwise NULL */
     size_t group, tensor; /* refused: where (tensor is 0 if the group itself was refused) */
     double grad_norm;     /* sqrt(sum of squares of all grad_scale * gradients); NaN if it was not computed */
-    double clip_factor;   /* what gradients were multiplied with; 1 without clipping */
+    double clip_factor;   /* what clip_norm multiplied gradients with; 1 without clipping */
     uint64_t updated;     /* tensors updated */
+    uint64_t nonfinite;   /* gradients that are NaN or infinite once scaled; counted with LRF_REQUIRE_FINITE only */
 } lrf_report;
 
 /* Bytes of work memory that a step with these groups and options needs; 0 if none. */
@@ -151,11 +195,12 @@ size_t lrf_work_size(const lrf_group *groups, size_t group_count, const lrf_opti
  * across tensors call lrf_check_overlap once, when the plan is made. */
 lrf_status lrf_step(const lrf_group *groups, size_t group_count, const lrf_options *options, lrf_report *report);
 
-/* Looks for overlap across all tensors of all groups: a parameter or state may share memory with nothing, a
- * gradient with other gradients. scratch: lrf_overlap_scratch_size bytes, aligned to 8. O(n log n). */
+/* Looks for overlap across all tensors of all groups: what is written may share memory with nothing, a gradient that
+ * is only read with other gradients. options NULL: the defaults. scratch: lrf_overlap_scratch_size bytes, aligned to 8.
+ * O(n log n). */
 size_t lrf_overlap_scratch_size(const lrf_group *groups, size_t group_count);
-lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, void *scratch, size_t scratch_size,
-                             lrf_report *report);
+lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, const lrf_options *options, void *scratch,
+                             size_t scratch_size, lrf_report *report);
 
 /* ---- the same on your own threads ------------------------------------------------------------------------ */
 
@@ -165,9 +210,10 @@ typedef struct lrf_job {
     size_t group_count;
     lrf_options options;
     const void *kernels;
-    size_t tiles;
+    size_t tiles, bad_group, bad_tensor;
     double grad_norm, clip_factor;
-    uint32_t phase, needs_norm;
+    uint64_t nonfinite;
+    uint32_t phase, variant;
 } lrf_job;
 
 /*     lrf_status status = lrf_begin(&job, groups, group_count, &options, &report);      // one thread
@@ -182,7 +228,7 @@ lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, 
                      lrf_report *report);
 int lrf_next(lrf_job *job);                            /* 1: another phase has to run; 0: finished */
 void lrf_run(lrf_job *job, size_t part, size_t parts); /* needs part < parts */
-lrf_status lrf_end(lrf_job *job, lrf_report *report);  /* advances the step of every updated tensor */
+lrf_status lrf_end(lrf_job *job, lrf_report *report);  /* advances the step of every updated tensor; statistics */
 
 /* ---- instruction sets ------------------------------------------------------------------------------------ */
 

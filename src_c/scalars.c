@@ -44,7 +44,7 @@ static double lrf_decayed_lr(const lrf_group *group, uint64_t step)
 #include "optimizers.def"
 #undef LRF_RULE_FILES
 
-void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step, double grad_scale)
+static void compute_family(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
 {
     typedef void scalars_of_family(lrf_scalars *, const lrf_group *, uint64_t);
     static scalars_of_family *const families[] = {
@@ -53,7 +53,27 @@ void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t 
 #undef LRF_RULE
     };
 
+    families[group->rule](scalars, group, step);
+}
+
+void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step, double grad_scale)
+{
     scalars->grad_scale = group->flags & LRF_MAXIMIZE ? -grad_scale : grad_scale;
     scalars->weight_decay = group->weight_decay;
-    families[group->rule](scalars, group, step);
+    scalars->last_lr = scalars->last_correction2 = scalars->last_eps = 0;
+    compute_family(scalars, group, step);
+}
+
+void lrf_add_trace_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
+{
+    lrf_group before = *group;
+    lrf_scalars last = {0};
+
+    scalars->rate = lrf_decayed_lr(group, step);
+    before.lr = group->last_lr;
+    if (step > 1)
+        compute_family(&last, &before, step - 1);
+    scalars->last_lr = last.lr;
+    scalars->last_correction2 = last.correction2;
+    scalars->last_eps = last.eps;
 }

@@ -70,7 +70,7 @@ size_t lrf_number_offset(const char *name)
         NUMBER(lr),       NUMBER(weight_decay), NUMBER(decoupled_weight_decay),
         NUMBER(momentum), NUMBER(dampening),    NUMBER(alpha),
         NUMBER(beta1),    NUMBER(beta2),        NUMBER(eps),
-        NUMBER(lr_decay),
+        NUMBER(lr_decay), NUMBER(last_lr),
 #undef NUMBER
     };
     for (size_t i = 0; name && i < sizeof numbers / sizeof numbers[0]; i++)
@@ -95,6 +95,7 @@ const char *lrf_status_text(lrf_status status)
     case LRF_BAD_WORK: return "work memory is missing, misaligned or too small";
     case LRF_BAD_ISA: return "the instruction set asked for is not available here";
     case LRF_UNFINISHED: return "lrf_end was called before lrf_next returned 0";
+    case LRF_NOT_FINITE: return "a gradient is not finite, and the step was skipped";
     }
     return "unknown status";
 }

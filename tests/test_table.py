@@ -28,6 +28,7 @@ NUMBERS = [
     "beta2",
     "eps",
     "lr_decay",
+    "last_lr",
 ]
 
 
@@ -50,6 +51,7 @@ class Group(ctypes.Structure):
         *((name, ctypes.c_uint32) for name in ("struct_size", "rule", "dtype", "flags")),
         ("tensors", ctypes.c_void_p),
         ("count", ctypes.c_size_t),
+        ("outputs", ctypes.c_void_p),
         *((name, ctypes.c_double) for name in NUMBERS),
     )
 

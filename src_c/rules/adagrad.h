@@ -21,7 +21,10 @@ LRF_UPDATE(adagrad, no_state0, sum, no_state2)
     for (size_t i = 0; i < n; i++) {
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real s = sum[i] + x * x;
-        const real u = lr * x / (root(s) + eps);
+        const real d = root(s) + eps;
+        const real u = lr * x / d;
+        LRF_TRACE(update, u);
+        LRF_TRACE(denominator, d);
         sum[i] = s;
         p[i] = p[i] - u;
     }

@@ -28,12 +28,18 @@ LRF_UPDATE(adam, exp_avg, exp_avg_sq, no_state2)
     const real beta2 = (real)scalars->beta2, weight2 = (real)scalars->weight2;
     const real lr = (real)scalars->lr, correction2 = (real)scalars->correction2;
     const real keep = (real)scalars->keep, eps = (real)scalars->eps;
+    const real last_lr = (real)scalars->last_lr, last_correction2 = (real)scalars->last_correction2;
+    const real last_eps = (real)scalars->last_eps;
 
     for (size_t i = 0; i < n; i++) {
+        LRF_TRACE(last, last_lr * exp_avg[i] / (root(exp_avg_sq[i]) * last_correction2 + last_eps));
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real m = flush(towards(exp_avg[i], x, weight1));
         const real v = flush(beta2 * exp_avg_sq[i] + weight2 * x * x);
-        const real u = lr * m / (root(v) * correction2 + eps);
+        const real d = root(v) * correction2 + eps;
+        const real u = lr * m / d;
+        LRF_TRACE(update, u);
+        LRF_TRACE(denominator, d);
         exp_avg[i] = m;
         exp_avg_sq[i] = v;
         p[i] = keep * p[i] - u;
@@ -47,13 +53,19 @@ LRF_UPDATE(amsgrad, exp_avg, exp_avg_sq, max_exp_avg_sq)
     const real beta2 = (real)scalars->beta2, weight2 = (real)scalars->weight2;
     const real lr = (real)scalars->lr, correction2 = (real)scalars->correction2;
     const real keep = (real)scalars->keep, eps = (real)scalars->eps;
+    const real last_lr = (real)scalars->last_lr, last_correction2 = (real)scalars->last_correction2;
+    const real last_eps = (real)scalars->last_eps;
 
     for (size_t i = 0; i < n; i++) {
+        LRF_TRACE(last, last_lr * exp_avg[i] / (root(max_exp_avg_sq[i]) * last_correction2 + last_eps));
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real m = flush(towards(exp_avg[i], x, weight1));
         const real v = flush(beta2 * exp_avg_sq[i] + weight2 * x * x);
         const real largest = larger(max_exp_avg_sq[i], v);
-        const real u = lr * m / (root(largest) * correction2 + eps);
+        const real d = root(largest) * correction2 + eps;
+        const real u = lr * m / d;
+        LRF_TRACE(update, u);
+        LRF_TRACE(denominator, d);
         exp_avg[i] = m;
         exp_avg_sq[i] = v;
         max_exp_avg_sq[i] = largest;

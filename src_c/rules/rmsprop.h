@@ -32,7 +32,10 @@ LRF_UPDATE(rmsprop, no_state0, square_avg, no_state2)
     for (size_t i = 0; i < n; i++) {
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real v = flush(alpha * square_avg[i] + weight * x * x);
-        const real u = lr * x / (root(v) + eps);
+        const real d = root(v) + eps;
+        const real u = lr * x / d;
+        LRF_TRACE(update, u);
+        LRF_TRACE(denominator, d);
         square_avg[i] = v;
         p[i] = p[i] - u;
     }
@@ -44,12 +47,17 @@ LRF_UPDATE(rmsprop_momentum, momentum_buffer, square_avg, no_state2)
     const real alpha = (real)scalars->beta2, weight = (real)scalars->weight2;
     const real momentum = (real)scalars->momentum;
     const real lr = (real)scalars->lr, eps = (real)scalars->eps;
+    const real last_lr = (real)scalars->last_lr;
 
     for (size_t i = 0; i < n; i++) {
+        LRF_TRACE(last, last_lr * momentum_buffer[i]);
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real v = flush(alpha * square_avg[i] + weight * x * x);
-        const real b = flush(momentum * momentum_buffer[i] + x / (root(v) + eps));
+        const real d = root(v) + eps;
+        const real b = flush(momentum * momentum_buffer[i] + x / d);
         const real u = lr * b;
+        LRF_TRACE(update, u);
+        LRF_TRACE(denominator, d);
         square_avg[i] = v;
         momentum_buffer[i] = b;
         p[i] = p[i] - u;
@@ -66,7 +74,10 @@ LRF_UPDATE(rmsprop_centered, no_state0, square_avg, grad_avg)
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real v = flush(alpha * square_avg[i] + weight * x * x);
         const real a = flush(towards(grad_avg[i], x, weight));
-        const real u = lr * x / (root(not_negative(v - a * a)) + eps);
+        const real d = root(not_negative(v - a * a)) + eps;
+        const real u = lr * x / d;
+        LRF_TRACE(update, u);
+        LRF_TRACE(denominator, d);
         square_avg[i] = v;
         grad_avg[i] = a;
         p[i] = p[i] - u;
@@ -79,13 +90,18 @@ LRF_UPDATE(rmsprop_centered_momentum, momentum_buffer, square_avg, grad_avg)
     const real alpha = (real)scalars->beta2, weight = (real)scalars->weight2;
     const real momentum = (real)scalars->momentum;
     const real lr = (real)scalars->lr, eps = (real)scalars->eps;
+    const real last_lr = (real)scalars->last_lr;
 
     for (size_t i = 0; i < n; i++) {
+        LRF_TRACE(last, last_lr * momentum_buffer[i]);
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real v = flush(alpha * square_avg[i] + weight * x * x);
         const real a = flush(towards(grad_avg[i], x, weight));
-        const real b = flush(momentum * momentum_buffer[i] + x / (root(not_negative(v - a * a)) + eps));
+        const real d = root(not_negative(v - a * a)) + eps;
+        const real b = flush(momentum * momentum_buffer[i] + x / d);
         const real u = lr * b;
+        LRF_TRACE(update, u);
+        LRF_TRACE(denominator, d);
         square_avg[i] = v;
         grad_avg[i] = a;
         momentum_buffer[i] = b;

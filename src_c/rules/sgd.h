@@ -25,6 +25,7 @@ LRF_UPDATE(sgd, no_state0, no_state1, no_state2)
     for (size_t i = 0; i < n; i++) {
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real u = lr * x;
+        LRF_TRACE(update, u);
         p[i] = p[i] - u;
     }
 }
@@ -34,11 +35,14 @@ LRF_UPDATE(momentum, momentum_buffer, no_state1, no_state2)
     const real grad_scale = (real)scalars->grad_scale, weight_decay = (real)scalars->weight_decay;
     const real lr = (real)scalars->lr, grad_lr = (real)scalars->grad_lr;
     const real momentum = (real)scalars->momentum, grad_weight = (real)scalars->grad_weight;
+    const real last_lr = (real)scalars->last_lr;
 
     for (size_t i = 0; i < n; i++) {
+        LRF_TRACE(last, last_lr * momentum_buffer[i]);
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real b = flush(momentum * momentum_buffer[i] + grad_weight * x);
         const real u = grad_lr * x + lr * b;
+        LRF_TRACE(update, u);
         momentum_buffer[i] = b;
         p[i] = p[i] - u;
     }

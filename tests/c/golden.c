@@ -101,7 +101,7 @@ static void run(const variant *chosen, uint32_t dtype)
 {
     const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
     const size_t bytes = COUNT * element_size(dtype);
-    double work[COUNT / 1024 + 1];
+    double work[3 * (COUNT / 1024 + 1)];
     lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
     lrf_group group = chosen->group;
     lrf_options options;

@@ -96,7 +96,7 @@ static void a_step_updates_counts_and_reports(void)
     float p[2][COUNT] = {{1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}};
     const float before[COUNT] = {1, 2, 3, 4, 5};
     float g[COUNT] = {3, 0, 0, -4, 0};
-    double work[2];
+    double work[6];
     lrf_tensor tensors[3] = {{.param = p[0], .grad = g, .count = COUNT, .step = 7},
                              {.param = p[1], .grad = NULL, .count = COUNT, .step = 7},
                              {.param = NULL, .grad = g, .count = 0, .step = 7}};
@@ -122,13 +122,13 @@ static void a_step_updates_counts_and_reports(void)
     options.grad_scale = -2;
     options.work = work;
     options.work_size = lrf_work_size(&group, 1, &options);
-    CHECK(options.work_size == sizeof(double));
+    CHECK(options.work_size == 3 * sizeof(double));
     CHECK(lrf_step(&group, 1, &options, &report) == LRF_OK);
     CHECK(report.grad_norm == 10 && report.clip_factor == 1);
     CHECK(p[0][0] == 2.5f && p[0][3] == 2);
     options.flags = 0;
     options.clip_norm = 5;
-    CHECK(lrf_work_size(&group, 1, &options) == sizeof(double));
+    CHECK(lrf_work_size(&group, 1, &options) == 3 * sizeof(double));
     CHECK(lrf_step(&group, 1, &options, &report) == LRF_OK);
     CHECK(report.grad_norm == 10 && report.clip_factor == 5 / (10 + 1e-6) && report.updated == 2);
     CHECK(p[0][0] == 2.5f - 0.5f * ((float)(-2 * report.clip_factor) * 3));

@@ -66,7 +66,7 @@ static int same_environment(environment e)
 /* ---- the test -------------------------------------------------------------------------------------------- */
 
 static _Alignas(64) unsigned char bytes[ARENA], expected[ARENA];
-static double work[4];
+static double work[12];
 
 /* Three updates, call by call; with `check`, none of the calls may leave a trace in the environment. */
 static void train(uint32_t rule, uint32_t dtype, environment e, int check)

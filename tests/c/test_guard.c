@@ -71,8 +71,8 @@ static void step(const lrf_rule_info *rule, uint32_t dtype, size_t n, int at_end
     group.count = 1;
     lrf_options_init(&options, sizeof options);
     options.clip_norm = 0.1;
-    options.work = work.bytes + (at_end ? work.size - tiles * sizeof(double) : 0);
-    options.work_size = tiles * sizeof(double);
+    options.work = work.bytes + (at_end ? work.size - 3 * tiles * sizeof(double) : 0);
+    options.work_size = 3 * tiles * sizeof(double);
 
     CHECK(lrf_step(&group, 1, &options, NULL) == LRF_OK);
     for (size_t i = 0; i < BUFFERS; i++)

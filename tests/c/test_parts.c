@@ -11,7 +11,7 @@ static _Alignas(64) unsigned char bytes[ARENA], fresh[ARENA], expected[ARENA];
 static lrf_tensor tensors[MAX_GROUPS][TENSORS];
 static lrf_group groups[MAX_GROUPS];
 static size_t all_groups;
-static double work[MAX_TILES];
+static double work[3 * MAX_TILES];
 
 /* One group per rule and dtype; in each, tensors of every size and one without gradient. */
 static void make_groups(void)

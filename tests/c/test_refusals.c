@@ -7,7 +7,7 @@ enum { COUNT = 8, GAP = 3 * COUNT, BUFFERS = 5 };
  * tensor 1 has all the buffers that there are: param, grad, three states. */
 static struct scene {
     double memory[4][BUFFERS * GAP];
-    double work[8];
+    double work[24];
     lrf_tensor tensors[2][2];
     lrf_group groups[2];
     lrf_options options;
@@ -136,8 +136,8 @@ static void set_number(const char *name, double x)
 static void numbers(void)
 {
     static const char *const any_sign[] = {"dampening"};
-    static const char *const from_zero[] = {"lr",       "weight_decay", "decoupled_weight_decay",
-                                            "momentum", "eps",          "lr_decay"};
+    static const char *const from_zero[] = {"lr",       "weight_decay", "decoupled_weight_decay", "momentum", "eps",
+                                            "lr_decay", "last_lr"};
     static const char *const below_one[] = {"alpha", "beta1", "beta2"};
     static const double never[] = {NAN, INFINITY, -INFINITY};
 
@@ -163,6 +163,10 @@ static void numbers(void)
         expect_at(LRF_BAD_NUMBER, "options.grad_scale", 0, 0);
         scene.options.clip_norm = never[k];
         expect_at(LRF_BAD_NUMBER, "options.clip_norm", 0, 0);
+        scene.options.clip_value = never[k];
+        expect_at(LRF_BAD_NUMBER, "options.clip_value", 0, 0);
+        scene.options.ema_decay = never[k];
+        expect_at(LRF_BAD_NUMBER, "options.ema_decay", 0, 0);
     }
     EACH(i, from_zero)
     {
@@ -190,6 +194,10 @@ static void numbers(void)
 #undef EACH
     scene.options.clip_norm = -1;
     expect_at(LRF_BAD_NUMBER, "options.clip_norm", 0, 0);
+    scene.options.clip_value = -1;
+    expect_at(LRF_BAD_NUMBER, "options.clip_value", 0, 0);
+    scene.options.ema_decay = 1;
+    expect_at(LRF_BAD_NUMBER, "options.ema_decay", 0, 0);
     scene.options.grad_scale = -3;
     accept("options.grad_scale");
 }
@@ -232,7 +240,7 @@ static void flags(void)
     group->flags = LRF_NESTEROV;
     group->dampening = 0.1;
     expect_at(LRF_BAD_FLAGS, "flags: LRF_NESTEROV", 1, 0);
-    scene.options.flags = 2;
+    scene.options.flags = 32;
     expect_at(LRF_BAD_FLAGS, "options.flags", 0, 0);
 }
 
@@ -308,7 +316,7 @@ static void work_memory(void)
     const size_t needed = lrf_work_size(scene.groups, 2, &scene.options);
 
     describe("lrf_work_size");
-    CHECK(needed == 4 * sizeof(double)); /* one tile per tensor */
+    CHECK(needed == 4 * 3 * sizeof(double)); /* one tile per tensor */
     scene.options.work = NULL;
     expect_at(LRF_BAD_WORK, "options.work", 0, 0);
     scene.options.work = (char *)scene.work + 4;

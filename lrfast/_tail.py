@@ -1,0 +1,316 @@
+"""What surrounds the update in a step, as options of the optimizer: clipping, zeroing, averages, copies, statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from ._state import state_array
+from .stats import Recorder, Stats
+
+if TYPE_CHECKING:
+    from ._bindings import Bindings
+
+Array = np.ndarray[Any, Any]
+
+
+class Tailed:
+    """The part of :class:`lrfast.Optimizer` that has to do with the tail of a step."""
+
+    _bindings: Bindings
+    _plan: Any
+    _tail: Tail
+    _copies: Any
+
+    @property
+    def clip_norm(self) -> float | None:
+        """Largest norm of all gradients together: they are scaled by min(1, clip_norm / (norm + 1e-6)). None: off."""
+        return self._tail.clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        self._set_tail("clip_norm", value)
+
+    @property
+    def clip_value(self) -> float | None:
+        """Each gradient is limited to -clip_value .. clip_value, before ``clip_norm``. None: off."""
+        return self._tail.clip_value
+
+    @clip_value.setter
+    def clip_value(self, value: float | None) -> None:
+        self._set_tail("clip_value", value)
+
+    @property
+    def nonfinite(self) -> str:
+        """What a NaN or infinite gradient does: "propagate", "skip" the step, or "raise" FloatingPointError."""
+        return self._tail.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        self._set_tail("nonfinite", value)
+
+    @property
+    def zero_grads(self) -> bool:
+        """Whether a step leaves zeros in the gradients, in the pass that reads them."""
+        return self._tail.zero_grads
+
+    @zero_grads.setter
+    def zero_grads(self, value: bool) -> None:
+        self._set_tail("zero_grads", value)
+
+    @property
+    def stats(self) -> Stats:
+        """Statistics of the latest measured step, see ``lrfast.stats``; assign True, k, "norms" or False."""
+        return Stats(self, self._bindings.recorder)  # type: ignore[arg-type]
+
+    @stats.setter
+    def stats(self, value: bool | int | str) -> None:
+        self._set_tail("stats", value)
+
+    @property
+    def ema(self) -> list[Array] | None:
+        """Averages of the parameters, in their order; None without the keyword ``ema``."""
+        return self._bindings.outputs.ema
+
+    @property
+    def copy_to(self) -> Any:
+        """The arrays that parameters are copied to, as given to the constructor; None without."""
+        return self._copies
+
+    @property
+    def report(self) -> Report:
+        """What the latest ``step()`` did."""
+        return self._plan.report  # type: ignore[no-any-return]
+
+    @property
+    def skipped(self) -> int:
+        """Steps skipped so far because a gradient was not finite."""
+        return int(self._plan.skipped)
+
+    @contextmanager
+    def use_ema(self) -> Iterator[None]:
+        """Inside, parameters and averages have changed places, for an evaluation with the averages.
+
+        Raises ValueError without the keyword ``ema``; ``step()`` inside raises RuntimeError.
+        """
+        if self.ema is None:
+            raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
+        self._plan.acquire("parameters and averages have changed places: step() after the block of use_ema()")
+        try:
+            _swap(self._bindings.params, self.ema)
+            try:
+                yield
+            finally:
+                _swap(self._bindings.params, self.ema)
+        finally:
+            self._plan.release()
+
+    def _set_tail(self, name: str, value: Any) -> None:
+        changed = self._tail.with_option(name, value)
+        self._plan.acquire()
+        try:
+            before, self._bindings.tail = self._bindings.tail, changed
+            try:
+                if changed.zero_grads and self._bindings.grads is not None:
+                    self._bindings.check_grads(self._bindings.grads)
+                    self._bindings.check_overlap(self._bindings.grads)
+            except BaseException:
+                self._bindings.tail = before
+                raise
+            self._tail = changed
+            if name == "stats":
+                start_recording(self._bindings)
+            self._plan.configure()
+        finally:
+            self._plan.release()
+
+
+def start_recording(bindings: Bindings) -> None:
+    """Makes what statistics need, or drops it."""
+    tail = bindings.tail
+    bindings.recorder = Recorder(len(bindings.params), tail.every, tail.norms) if tail.every else None
+    bindings.outputs.last = None
+    bindings.last_lrs = [0.0 for _ in bindings.groups]
+    if tail.every and not tail.norms:
+        bindings.outputs.last = [
+            None if group.last(bindings.states[i], 1, 0.0, group.settings) is not None else state_array(param, 0.0, 3)
+            for group in bindings.groups
+            for i, param in enumerate(bindings.params[group.first : group.stop], group.first)
+        ]
+
+
+def make_outputs(
+    tail: Tail, copies: Sequence[Any] | None, params: list[Array], labels: list[str], ema: list[Array]
+) -> Outputs:
+    """Checks copies and continues the averages ``ema``, which may be fewer than the parameters."""
+    outputs = Outputs()
+    if copies is not None:
+        if len(copies) != len(params):
+            raise ValueError(f"copy_to: expected {len(params)} arrays, one per parameter, got {len(copies)}")
+        outputs.copies = list(copies)
+        outputs.copy_dtypes = [
+            check_copy(f"copy_to[{i}]", copy, labels[i], params[i]) for i, copy in enumerate(outputs.copies)
+        ]
+    if tail.ema is not None:
+        outputs.ema = ema + [state_array(param, param, 3) for param in params[len(ema) :]]
+    return outputs
+
+
+def _swap(some: Sequence[Array], others: Sequence[Array]) -> None:
+    for x, y in zip(some, others, strict=True):
+        kept = x.copy()
+        x[...] = y
+        y[...] = kept
+
+
+class TailOptions(TypedDict, total=False):
+    """Keywords of every optimizer; see :class:`lrfast.Optimizer`."""
+
+    clip_norm: float | None
+    clip_value: float | None
+    nonfinite: str
+    zero_grads: bool
+    ema: float | None
+    copy_to: Any
+    stats: bool | int | str
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Checked options. ``ema`` is the decay; ``every``: all statistics on every so many updates, 0 for none."""
+
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    nonfinite: str = "propagate"
+    zero_grads: bool = False
+    ema: float | None = None
+    every: int = 0
+    norms: bool = False
+
+    def with_option(self, name: str, value: Any) -> Tail:
+        """A copy in which one option of the user, ``stats`` among them, is another."""
+        if name == "stats":
+            every, norms = _checked_stats(value)
+            return replace(self, every=every, norms=norms)
+        return replace(self, **{name: _CHECKS[name](name, value)})
+
+    @property
+    def stats(self) -> bool | int | str:
+        """The option that led to ``every`` and ``norms``."""
+        return "norms" if self.norms else self.every if self.every > 1 else bool(self.every)
+
+
+def make_tail(options: TailOptions) -> Tail:
+    """Checks the options of a constructor, all but ``copy_to``."""
+    tail = Tail()
+    for name, value in options.items():
+        if name == "copy_to":
+            continue
+        if name not in _CHECKS and name != "stats":
+            raise TypeError(f"unexpected keyword argument {name!r}")
+        tail = tail.with_option(name, value)
+    return tail
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the latest ``step()`` did.
+
+    ``grad_norm``: norm of all gradients times grad_scale, NaN if it was not computed (``clip_norm`` and ``nonfinite``
+    need it); ``clip_factor``: what they were multiplied with for ``clip_norm``; ``skipped``: whether nothing was
+    updated because a gradient was not finite; ``updated``: number of tensors updated.
+    """
+
+    grad_norm: float = math.nan
+    clip_factor: float = 1.0
+    skipped: bool = False
+    updated: int = 0
+
+
+@dataclass
+class Outputs:
+    """Arrays that a step writes beside parameters and states, in the order of the parameters.
+
+    ``last`` is the update before this one, where statistics cannot rebuild it from the states (elsewhere None).
+    """
+
+    ema: list[Array] | None = None
+    copies: list[Array] | None = None
+    last: list[Array | None] | None = None
+    copy_dtypes: list[str] = field(default_factory=list)
+
+    def buffers(self) -> list[tuple[str, Array, bool]]:
+        """(label, array, written) of all of them."""
+        found = [(f"ema[{i}]", array, True) for i, array in enumerate(self.ema or [])]
+        found += [(f"copy_to[{i}]", array, True) for i, array in enumerate(self.copies or [])]
+        return found + [(f"last update {i}", x, True) for i, x in enumerate(self.last or []) if x is not None]
+
+
+def check_copy(label: str, copy: Any, param_label: str, param: Array) -> str:
+    """The type of a copy: "float32", "float16" or "bfloat16". Raises TypeError or ValueError for what does not fit."""
+    if not isinstance(copy, np.ndarray):
+        raise TypeError(f"{label}: expected a numpy array, got {type(copy).__name__}")
+    name = "bfloat16" if copy.dtype == np.uint16 else copy.dtype.name
+    if name not in ("float32", "float16", "bfloat16") or not copy.dtype.isnative:
+        raise TypeError(f"{label}: expected dtype float32, float16, bfloat16 or uint16 (its bits), got {copy.dtype}")
+    if copy.shape != param.shape:
+        raise ValueError(f"{label}: expected shape {param.shape} like {param_label}, got {copy.shape}")
+    if not (copy.flags.c_contiguous and copy.flags.aligned and copy.flags.writeable):
+        raise ValueError(f"{label}: expected a C-contiguous, aligned, writable array")
+    return name
+
+
+def _optional(accepts: Callable[[float], bool], expected: str) -> Callable[[str, Any], float | None]:
+    def check(name: str, value: Any) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError(f"{name}: expected None or {expected}, got {value!r}")
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name}: expected None or {expected}, got {value!r}") from None
+        if not accepts(number):
+            raise ValueError(f"{name}: expected None or {expected}, got {value!r}")
+        return number
+
+    return check
+
+
+def _checked_policy(name: str, value: Any) -> str:
+    policies = ("propagate", "skip", "raise")
+    if not isinstance(value, str) or value not in policies:
+        raise ValueError(f"{name}: expected one of {policies}, got {value!r}")
+    return value
+
+
+def _checked_switch(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def _checked_stats(value: Any) -> tuple[int, bool]:
+    """(every, norms)."""
+    if isinstance(value, str) and value == "norms":
+        return 1, True
+    if isinstance(value, (bool, np.bool_)):
+        return int(value), False
+    if isinstance(value, (int, np.integer)) and value >= 1:
+        return int(value), False
+    raise ValueError(f"stats: expected True, False, 'norms' or a number of updates >= 1, got {value!r}")
+
+
+_POSITIVE = _optional(lambda x: math.isfinite(x) and x > 0, "a finite number > 0")
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "clip_norm": _POSITIVE,
+    "clip_value": _POSITIVE,
+    "nonfinite": _checked_policy,
+    "zero_grads": _checked_switch,
+    "ema": _optional(lambda x: 0 <= x < 1, "a number in [0, 1)"),
+}

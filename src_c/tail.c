@@ -1,0 +1,283 @@
+#include "tail.h"
+#include "check.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { CACHE_LINE = 64, LONG_RUN = 16384 }; /* bytes; elements */
+
+static const double CLIP_EPS = 1e-6; /* as in PyTorch's clip_grad_norm_ */
+
+/* Elements of either type. */
+typedef union tile {
+    float singles[LRF_TILE];
+    double doubles[LRF_TILE];
+} tile;
+
+size_t lrf_tiles_of(const lrf_tensor *tensor)
+{
+    return tensor->grad ? (size_t)(tensor->count / LRF_TILE + (tensor->count % LRF_TILE != 0)) : 0;
+}
+
+size_t lrf_elements_of(const lrf_tile_run *run)
+{
+    const size_t rest = (size_t)run->tensor->count - run->first * LRF_TILE;
+    const size_t whole = (run->end - run->first) * LRF_TILE;
+    return whole < rest ? whole : rest;
+}
+
+int lrf_needs_norm(const lrf_options *options)
+{
+    return (options->flags & (LRF_GRAD_NORM | LRF_REQUIRE_FINITE)) || options->clip_norm > 0;
+}
+
+static int has_statistics(const lrf_options *options)
+{
+    return (options->flags & (LRF_NORMS | LRF_STATS)) != 0;
+}
+
+size_t lrf_slot_size(const lrf_options *options)
+{
+    if (has_statistics(options))
+        return sizeof(lrf_slot); /* the larger one; both passes use the same memory */
+    return lrf_needs_norm(options) ? sizeof(lrf_norm_slot) : 0;
+}
+
+static void *at(void *buffer, size_t element, size_t element_size)
+{
+    return buffer ? (char *)buffer + element * element_size : NULL;
+}
+
+size_t lrf_elements_to_cache_line(const lrf_tensor *tensor, size_t begin, size_t n, size_t element_size)
+{
+    const size_t misaligned = ((uintptr_t)tensor->param + begin * element_size) % CACHE_LINE;
+    return n < LONG_RUN || misaligned == 0 ? 0 : (CACHE_LINE - misaligned) / element_size;
+}
+
+/* ---- the pass over the gradients ------------------------------------------------------------------------- */
+
+void lrf_norm_run(const lrf_job *job, const lrf_tile_run *run)
+{
+    const lrf_kernels *kernels = job->kernels;
+    const lrf_options *options = &job->options;
+    const size_t type = run->group->dtype - LRF_FLOAT32, element_size = lrf_element_size(run->group);
+    const double half_of_largest = (type == 0 ? (double)FLT_MAX : DBL_MAX) / 2;
+    lrf_norm_slot *slot = (lrf_norm_slot *)options->work + run->index;
+    tile clamped;
+
+    for (size_t i = run->first; i < run->end; i++, slot++) {
+        const lrf_tile_run one = {.tensor = run->tensor, .first = i, .end = i + 1};
+        const size_t n = lrf_elements_of(&one);
+        const void *const g = at(run->tensor->grad, i * LRF_TILE, element_size);
+
+        *slot = (lrf_norm_slot){.sum = kernels->sum_products[type](g, g, n)};
+        /* If the norm of the tile is in range, so is each of its elements. */
+        if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(options->grad_scale) * sqrt(slot->sum) <= half_of_largest))
+            slot->nonfinite = (double)kernels->count_nonfinite[type](g, n, options->grad_scale);
+        if (options->clip_value > 0 && options->clip_norm > 0) {
+            kernels->clamp[type](&clamped, g, n, options->grad_scale, options->clip_value);
+            slot->clamped_sum = kernels->sum_products[type](&clamped, &clamped, n);
+        }
+    }
+}
+
+void lrf_finish_norm(lrf_job *job)
+{
+    const lrf_options *options = &job->options;
+    const lrf_norm_slot *slot = options->work;
+    double sum = 0, clamped_sum = 0;
+
+    for (size_t i = 0; i < job->group_count; i++)
+        for (size_t j = 0; j < job->groups[i].count; j++) {
+            const lrf_norm_slot *const end = slot + lrf_tiles_of(&job->groups[i].tensors[j]);
+            lrf_norm_slot tensor = {0};
+            for (; slot < end; slot++) {
+                tensor.sum += slot->sum;
+                tensor.clamped_sum += slot->clamped_sum;
+                tensor.nonfinite += slot->nonfinite;
+            }
+            sum += tensor.sum;
+            clamped_sum += tensor.clamped_sum;
+            if (tensor.nonfinite > 0 && job->nonfinite == 0) {
+                job->bad_group = i;
+                job->bad_tensor = j;
+            }
+            job->nonfinite += (uint64_t)tensor.nonfinite;
+        }
+    job->grad_norm = fabs(options->grad_scale) * sqrt(sum);
+    if (options->clip_norm > 0) {
+        const double norm = options->clip_value > 0 ? sqrt(clamped_sum) : job->grad_norm;
+        const double factor = options->clip_norm / (norm + CLIP_EPS);
+        job->clip_factor = factor < 1 || factor != factor ? factor : 1;
+    }
+}
+
+/* ---- the update and what rides along --------------------------------------------------------------------- */
+
+int lrf_has_stages(const lrf_job *job, const lrf_group *group)
+{
+    return group->outputs || job->options.clip_value > 0 ||
+           (job->options.flags & (LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS));
+}
+
+/* What a tile needs beside the tensor's buffers. */
+typedef struct tile_memory {
+    tile grad, before, update, denominator, last;
+} tile_memory;
+
+static void fill(tile *buffer, size_t n, double value, uint32_t dtype)
+{
+    if (dtype == LRF_FLOAT64)
+        for (size_t i = 0; i < n; i++)
+            buffer->doubles[i] = value;
+    else
+        for (size_t i = 0; i < n; i++)
+            buffer->singles[i] = (float)value;
+}
+
+/* Elements begin .. begin + n of a tensor as a tensor of its own. */
+static lrf_tensor part_of(const lrf_tensor *tensor, size_t begin, size_t n, size_t element_size)
+{
+    lrf_tensor part = *tensor;
+    part.param = at(tensor->param, begin, element_size);
+    part.grad = at(tensor->grad, begin, element_size);
+    for (size_t slot = 0; slot < sizeof part.state / sizeof part.state[0]; slot++)
+        part.state[slot] = at(tensor->state[slot], begin, element_size);
+    part.count = n;
+    return part;
+}
+
+/* A tile's update with statistics into its slot. `update_from` is the tile with the gradients to use. */
+static void update_with_statistics(const lrf_job *job, const lrf_group *group, const lrf_tensor *part,
+                                   const lrf_tensor *update_from, void *last, lrf_slot *slot,
+                                   const lrf_scalars *scalars, tile_memory *memory)
+{
+    const lrf_kernels *kernels = job->kernels;
+    const size_t type = group->dtype - LRF_FLOAT32, n = (size_t)part->count, bytes = n * lrf_element_size(group);
+    lrf_trace trace = {.update = &memory->update};
+
+    memcpy(&memory->before, part->param, bytes);
+    if (job->variant == LRF_WITH_NORMS) {
+        kernels->update[LRF_WITH_NORMS][group->rule][type](update_from, 0, n, scalars, &trace);
+        kernels->gather_norms[type](slot, part->grad, &memory->before, &trace, n);
+        return;
+    }
+    trace.denominator = &memory->denominator;
+    trace.last = &memory->last;
+    fill(&memory->denominator, n, 1, group->dtype);
+    fill(&memory->last, n, 0, group->dtype);
+    kernels->update[LRF_TRACED][group->rule][type](update_from, 0, n, scalars, &trace);
+    if (last)
+        trace.last = last;
+    else if (part->step == 0)
+        fill(&memory->last, n, 0, group->dtype);
+    kernels->gather[type](slot, part->grad, &memory->before, &trace, n, scalars, group->eps,
+                          group->flags & LRF_MAXIMIZE ? -1 : 1);
+    if (last)
+        memcpy(last, &memory->update, bytes);
+}
+
+void lrf_staged_run(const lrf_job *job, const lrf_tile_run *run, const lrf_scalars *scalars)
+{
+    static const lrf_outputs none;
+    static const lrf_trace nothing;
+    const lrf_kernels *kernels = job->kernels;
+    const lrf_options *options = &job->options;
+    const lrf_group *group = run->group;
+    const lrf_outputs *outputs = run->outputs ? run->outputs : &none;
+    const size_t type = group->dtype - LRF_FLOAT32, element_size = lrf_element_size(group);
+    const size_t copy_size = lrf_dtype_size(outputs->copy_dtype);
+    const size_t end = run->first * LRF_TILE + lrf_elements_of(run);
+    size_t begin = run->first * LRF_TILE;
+    size_t step = LRF_TILE;
+    lrf_slot *slot = has_statistics(options) ? (lrf_slot *)options->work + run->index : NULL;
+    tile_memory memory;
+
+    /* Statistics need their tiles where they are; everything else may begin on a cache line. */
+    if (!slot) {
+        const size_t head = lrf_elements_to_cache_line(run->tensor, begin, end - begin, element_size);
+        step = head > 0 ? head : LRF_TILE;
+    }
+    for (; begin < end; begin += step, step = LRF_TILE) {
+        const size_t n = end - begin < step ? end - begin : step;
+        const lrf_tensor part = part_of(run->tensor, begin, n, element_size);
+        lrf_tensor update_from = part;
+
+        if (options->clip_value > 0) {
+            kernels->clamp[type](&memory.grad, part.grad, n, options->grad_scale, options->clip_value);
+            update_from.grad = &memory.grad;
+        }
+        if (slot)
+            update_with_statistics(job, group, &part, &update_from, at(outputs->last, begin, element_size), slot++,
+                                   scalars, &memory);
+        else
+            kernels->update[LRF_PLAIN][group->rule][type](&update_from, 0, n, scalars, &nothing);
+        if (outputs->ema)
+            kernels->average[type](at(outputs->ema, begin, element_size), part.param, n, 1 - options->ema_decay);
+        if (outputs->copy)
+            kernels->copy[outputs->copy_dtype][type](at(outputs->copy, begin, copy_size), part.param, n);
+        if (options->flags & LRF_ZERO_GRADS)
+            memset(part.grad, 0, n * element_size);
+    }
+}
+
+/* ---- statistics ------------------------------------------------------------------------------------------ */
+
+/* NaN if either is. */
+static double larger(double x, double y)
+{
+    return x >= y || x != x ? x : y;
+}
+
+static void add_slot(lrf_stats *stats, const lrf_slot *slot)
+{
+    stats->grad_sq += slot->grad_sq;
+    stats->param_sq += slot->param_sq;
+    stats->update_sq += slot->update_sq;
+    stats->grad_max = larger(stats->grad_max, slot->grad_max);
+    stats->update_max = larger(stats->update_max, slot->update_max);
+}
+
+static void add_rest(lrf_stats *stats, const lrf_slot *slot)
+{
+    stats->grad_update += slot->grad_update;
+    stats->grad_last += slot->grad_last;
+    stats->rate_max = larger(stats->rate_max, slot->rate_max);
+    stats->nan += slot->nan;
+    stats->inf += slot->inf;
+    stats->zero += slot->zero;
+    stats->lost += slot->lost;
+    stats->turned += slot->turned;
+    stats->eps_dominates += slot->eps_dominates;
+    for (size_t k = 0; k < LRF_SAMPLES; k++)
+        if (slot->bins[k] != LRF_NO_BIN)
+            stats->rates[slot->bins[k]]++;
+}
+
+void lrf_finish_statistics(const lrf_job *job)
+{
+    const lrf_slot *slot = job->options.work;
+
+    if (!has_statistics(&job->options))
+        return;
+    for (size_t i = 0; i < job->group_count; i++) {
+        const lrf_group *group = &job->groups[i];
+        const double scale = group->flags & LRF_MAXIMIZE ? -job->options.grad_scale : job->options.grad_scale;
+        for (size_t j = 0; j < group->count; j++) {
+            const lrf_slot *const end = slot + lrf_tiles_of(&group->tensors[j]);
+            lrf_stats stats = {.elements = group->tensors[j].grad ? (double)group->tensors[j].count : 0};
+            for (; slot < end; slot++) {
+                add_slot(&stats, slot);
+                if (job->variant == LRF_TRACED)
+                    add_rest(&stats, slot);
+            }
+            if (stats.elements > 0) { /* otherwise 0 might become -0 */
+                stats.grad_update *= scale;
+                stats.grad_last *= scale;
+                stats.grad_max *= fabs(scale);
+            }
+            if (group->outputs && group->outputs[j].stats)
+                *group->outputs[j].stats = stats;
+        }
+    }
+}
