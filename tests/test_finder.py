@@ -241,6 +241,51 @@ def test_everything_is_as_it_was(name, bound, end):
     assert opt.updates == twin.updates == 4
 
 
+def test_averages_copies_and_statistics_are_as_they_were():
+    p, g, half = np.full(40, 3.0, np.float32), np.ones(40, np.float32), np.zeros(40, np.float16)
+    options = {"ema": 0.5, "copy_to": half, "clip_norm": 100.0, "nonfinite": "raise", "zero_grads": True, "stats": 2}
+    opt = lrfast.Adam(p, lr=0.1, grads=g, **options)
+    opt.step()
+    g[...] = 2.0
+    opt.step()
+    g[...] = 4.0
+    twin = copy.deepcopy(opt)
+
+    def everything():
+        stats = {key: repr(row) for key, row in opt.stats.items()}
+        return [x.tobytes() for x in (p, g, half, *opt.ema)], stats, opt.report, opt.skipped, opt.stats.updates
+
+    before, seen = everything(), []
+
+    def f():
+        seen.append(float(half[0]))
+        np.add(g, 2 * (half - 1), out=g)  # as autograd adds up; the model runs on the copy
+        return np.mean((half - 1.0) ** 2)
+
+    sweep = lrfast.find_lr(opt, f)
+    assert sweep.losses.min() < sweep.losses[0] / 2
+    assert len(set(seen)) > 20
+    assert everything() == before
+    assert (opt.clip_norm, opt.nonfinite, opt.zero_grads) == (100.0, "raise", True)
+    for optimizer in (opt, twin):
+        optimizer.step()
+    assert same_bits(twin.param_groups[0]["params"][0], p)
+    assert same_bits(twin.ema[0], opt.ema[0])
+    assert same_bits(twin.copy_to.astype(np.float32), half.astype(np.float32))
+    assert not g.any()
+
+
+def test_limit_of_heavy_ball_is_that_of_the_measured_update():
+    p = np.full(3, 3.0)
+    opt = lrfast.SGD(p, lr=0.01, momentum=0.9, stats=True)
+    opt.step(5 * p)
+    opt.param_groups[0]["lr"] = 0.02
+    opt.step(5 * p)
+    opt.param_groups[0]["lr"] = 0.04
+    assert opt.stats["total"]["sharpness"] == pytest.approx(5)
+    assert opt.stats["total"]["sharpness_limit"] == pytest.approx(2 * 1.9 / 0.01)
+
+
 def test_optimizer_cannot_step_meanwhile():
     opt, f = quadratic(5.0)
 

@@ -99,7 +99,6 @@ class Passes:
             smallest = min(smallest, float(sigma.min()))
             rates += torch.histc(torch.log2(self.lr / sigma[::64]), bins=64, min=-32, max=32)
         elements = sum(g.numel() for g in self.grads)
-        nothing = last_sq == 0  # before the first step
         curvature = dot_last - self.dot
         result |= {
             "nan": nan,
@@ -107,11 +106,11 @@ class Passes:
             "zero": zero,
             "lost": lost,
             "dot": dot,
-            "cosine": torch.nan if nothing else dot_last / (result["grad_norm"] * sqrt(last_sq)),
+            "cosine": _quotient(dot_last, result["grad_norm"] * sqrt(last_sq)),
             "bounce": turned / elements,
-            "sharpness": torch.nan if nothing else curvature / last_sq,
-            "sharpness_limit": torch.nan if nothing else -2 * self.dot / last_sq,
-            "minimum": torch.nan if nothing else -self.dot / curvature,
+            "sharpness": _quotient(curvature, last_sq),
+            "sharpness_limit": _quotient(-2 * self.dot, last_sq),
+            "minimum": _quotient(-self.dot, curvature),
             "rate_max": self.lr / smallest,
             "rate_median": float(2.0 ** (torch.searchsorted(rates.cumsum(0), rates.sum() / 2).item() - 31.5)),
             "eps_dominates": dominated / elements,
@@ -119,3 +118,7 @@ class Passes:
         self.dot = dot
         self.moved, self.last = self.last, self.moved
         return result
+
+
+def _quotient(x: float, y: float) -> float:
+    return x / y if y else float("nan")
