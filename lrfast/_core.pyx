@@ -213,7 +213,7 @@ cdef class Plan:
     cdef void *scratch
     cdef size_t scratch_size
     cdef Py_ssize_t group_count, tensor_count
-    cdef list params, param_groups, settings, known_settings, known_keys, group_of_run, grads
+    cdef list params, param_groups, settings, known_settings, known_keys, runs_of_group, grads
     cdef object bindings, owner, holder, recorder
     cdef bint busy, scheduled, zero_grads, has_work, last_skipped
     cdef readonly uint64_t updates, skipped
@@ -227,7 +227,7 @@ cdef class Plan:
         self.settings = [group.settings for group in bindings.groups]
         self.known_settings = [None for _ in bindings.groups]
         self.known_keys = [None for _ in bindings.groups]
-        self.group_of_run = [group for group, _, _ in runs]
+        self.runs_of_group = [[] for _ in bindings.groups]
         self.group_count = len(runs)
         self.tensor_count = len(self.params)
         self.outputs = <lrf_outputs *>calloc(max(1, self.tensor_count), sizeof(lrf_outputs))
@@ -237,6 +237,7 @@ cdef class Plan:
             raise MemoryError()
         lrf_options_init(&self.options, sizeof(lrf_options))
         for i, (group, first, stop) in enumerate(runs):
+            self.runs_of_group[group].append(i)
             rule = bindings.groups[group].rule
             init_group(&self.groups[i], rule, self.params[first], &self.tensors[<size_t>first], stop - first)
             for k in range(first, stop):
@@ -313,13 +314,12 @@ cdef class Plan:
             if <object>name == key:
                 known[place] = value
             place += 1
-        for i in range(self.group_count):
-            if self.group_of_run[i] == index:
-                if type(value) is tuple:
-                    for part, x in zip(names, value):
-                        set_number(&self.groups[i], part, x)
-                else:
-                    set_number(&self.groups[i], names[0], value)
+        for i in <list>self.runs_of_group[index]:
+            if type(value) is tuple:
+                for part, x in zip(names, value):
+                    set_number(&self.groups[i], part, x)
+            else:
+                set_number(&self.groups[i], names[0], value)
 
     cdef bint unchanged(self, Py_ssize_t index) noexcept:
         cdef list known = <list>self.known_settings[index]
@@ -349,9 +349,8 @@ cdef class Plan:
                 self.bindings.check_groups()
             if not self.unchanged(index):
                 flags, numbers = self.owner()._refresh(index)
-                for i in range(self.group_count):
-                    if self.group_of_run[i] == index:
-                        set_numbers(&self.groups[i], flags, numbers)
+                for i in <list>self.runs_of_group[index]:
+                    set_numbers(&self.groups[i], flags, numbers)
                 self.known_settings[index] = list((<dict>self.settings[index]).values())
                 self.known_keys[index] = list(<dict>self.settings[index])
 
@@ -462,8 +461,9 @@ cdef class Plan:
             target = self.recorder.target(self.updates)
             for i in range(self.tensor_count):
                 self.outputs[i].stats = <lrf_stats *>cnp.PyArray_DATA(target) + i
-            for i in range(self.group_count):
-                self.groups[i].last_lr = self.bindings.last_lrs[self.group_of_run[i]]
+            for runs, last_lr in zip(self.runs_of_group, self.bindings.last_lrs):
+                for i in <list>runs:
+                    self.groups[i].last_lr = last_lr
         size = lrf_work_size(self.groups, self.group_count, &self.options)
         if size > self.options.work_size:
             work = realloc(self.options.work, size)

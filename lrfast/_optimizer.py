@@ -69,10 +69,9 @@ class Optimizer(Tailed):
     out of range), always before anything is written.
     """
 
-    # What a subclass declares: its reference, what its settings are called elsewhere, which marks go into a
-    # state_dict to tell it from a twin with the same settings.
+    # What a subclass declares: its reference, what its states are called there, which marks go into a state_dict to
+    # tell it from a twin with the same settings.
     _reference: ClassVar[Callable[..., None]]
-    _renamed: ClassVar[Mapping[str, str]] = {}  # setting -> number of the C API
     _arguments: ClassVar[Mapping[str, str]] = {}  # state -> argument of the reference
     _marks: ClassVar[Mapping[str, Any]] = {}
     _not_in_torch: ClassVar[Mapping[str, Any]] = {}  # setting -> what PyTorch's twin means
@@ -112,13 +111,18 @@ class Optimizer(Tailed):
 
     @classmethod
     def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What of the settings decides which states exist, in comparable form; a schedule counts as nonzero."""
+        """What of the settings decides which states exist or what numbers mean; a schedule counts as nonzero."""
         return {}
 
     @classmethod
     def _rule(cls, structure: Mapping[str, Any]) -> str:
         """The row of the table that updates tensors of this structure."""
         raise TypeError("Optimizer is a base class: use SGD, Adam, ...")
+
+    @classmethod
+    def _renamed(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Setting -> number of the C API, where their names differ; depends on nothing but the structure."""
+        return {}
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any], where: str) -> None:
@@ -331,31 +335,34 @@ class Optimizer(Tailed):
         for key, value in structure.items():
             if value != self._structures[index][key]:
                 raise ValueError(
-                    f"{where}{key} decides which state exists and cannot change after construction; got {group[key]!r}"
+                    f"{where}{key} decides which state exists or what it means and cannot change after construction; "
+                    f"got {group[key]!r}"
                 )
         self._check(checked, where)
         group.update(checked)
         self._written[index] = dict(group)
-        return lower(self._rule_of(index), checked, self._renamed)
+        return lower(self._rule_of(index), checked, self._renamed(checked))
 
     def _apply_schedules(self) -> None:
         """Writes the values of update t into the groups; all are checked before the first is written."""
         plan = self._plan
         t = plan.updates
         values = []
-        for i, key, schedule, _ in self._scheduled:
+        for i, key, schedule, names in self._scheduled:
             value = schedule(t) if callable(schedule) else _value_at(key, schedule, t)
             try:
-                values.append(_checks.hyper_parameter(key, value))
+                values.append((i, key, _checks.hyper_parameter(key, value), names))
             except (TypeError, ValueError) as error:
                 raise type(error)(f"group {i}, schedule at t={t}: {error}") from None
-        if any(written.get("nesterov") for written in self._written):  # the one option that restricts numbers
-            merged = [dict(group) for group in self._param_groups]
-            for (i, key, _, _), value in zip(self._scheduled, values, strict=True):
-                merged[i][key] = value
-            for i, settings in enumerate(merged):
-                self._check(settings, f"group {i}, schedule at t={t}: ")
-        for (i, key, _, names), value in zip(self._scheduled, values, strict=True):
+        for written in self._written:
+            if written.get("nesterov"):  # the one option that restricts numbers
+                merged = [dict(group) for group in self._param_groups]
+                for i, key, value, _ in values:
+                    merged[i][key] = value
+                for i, settings in enumerate(merged):
+                    self._check(settings, f"group {i}, schedule at t={t}: ")
+                break
+        for i, key, value, names in values:
             plan.assign(i, key, value, names)
             self._written[i][key] = value
 
@@ -437,7 +444,7 @@ class Optimizer(Tailed):
         bindings = Bindings(self._param_groups, groups, arrays, labels, states, grads, self._tail, outputs)
         start_recording(bindings)
         scheduled = [
-            (i, key, schedule, names_of(key, self._renamed))
+            (i, key, schedule, names_of(key, self._renamed(self._param_groups[i])))
             for i, group in enumerate(self._schedules)
             for key, schedule in group.items()
         ]

@@ -128,7 +128,7 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
     u = trace.update
     w = np.zeros_like(u) if trace.last is None else trace.last
     d = np.ones_like(u) if trace.denominator is None else trace.denominator
-    s = c(math.copysign(1.0, scale)) * grad
+    s = c(-1.0 if scale < 0 else 1.0) * grad
     usable = d[~np.isnan(d)]
     least = float(np.min(np.abs(usable))) if usable.size else math.inf
     values: dict[str, float] = {

@@ -10,11 +10,11 @@ import itertools
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,9 +22,13 @@ import lrfast
 
 from . import _numpy_steps, _state, config
 
+if TYPE_CHECKING:
+    from ._costs import Cost
+
 RULES = tuple(_numpy_steps.VARIANTS)
 SIZES = (256, 1_024, 16_384, 400_000, 4_000_000, 40_000_000)
 DTYPES = ("float32", "float64")
+PARTS = ("steps", "costs")  # of the command: this module's table, and _costs.py
 HEADLINE = ("sgd", "momentum", "adagrad", "rmsprop", "adam", "adamw")
 
 _SHORTEST = 200e-6  # seconds: a timing repeats its call until it takes this long
@@ -85,7 +89,7 @@ def measure(rule: str, size: int, dtype: str, isa: str, rounds: int) -> Result:
             "inplace": _numpy_steps.make_step("inplace", rule, params[2], grad, settings),
             **_streams(grad, len(written)),
         }
-        seconds = _take_turns(contenders, rounds)
+        seconds = take_turns(contenders, rounds)
     streams = [key for key in seconds if key.startswith("stream")]
     stream = [min(times) for times in zip(*(seconds[key] for key in streams), strict=True)] if streams else None
     step = seconds["lrfast"]
@@ -101,15 +105,6 @@ def measure(rule: str, size: int, dtype: str, isa: str, rounds: int) -> Result:
         median(a / b for a, b in zip(seconds["naive"], step, strict=True)),
         median(a / b for a, b in zip(seconds["inplace"], step, strict=True)),
     )
-
-
-def overhead(rounds: int) -> list[dict[str, Any]]:
-    """Seconds of a bound step() on 1 and 1,024 elements, where the call itself counts."""
-    rows = []
-    for rule, size in itertools.product(("sgd", "adam"), (1, 1024)):
-        result = measure(rule, size, "float32", lrfast.isa(), rounds)
-        rows.append({"rule": rule, "size": size, "step": result.median["lrfast"], "inplace": result.median["inplace"]})
-    return rows
 
 
 def report(results: Sequence[Result]) -> None:
@@ -129,15 +124,51 @@ def report(results: Sequence[Result]) -> None:
     print("same buffers; x: how many times as long NumPy takes, one expression per line or in place with out=.")
 
 
-def to_json(results: Sequence[Result], calls: Sequence[dict[str, Any]]) -> str:
+def to_json(results: Sequence[Result], costs: Sequence[Cost]) -> str:
     """Everything measured, and where it was measured."""
-    return json.dumps({"provenance": provenance(), "results": [asdict(r) for r in results], "calls": calls}, indent=1)
+    measured = {"results": [asdict(r) for r in results], "costs": [asdict(c) for c in costs]}
+    return json.dumps({"provenance": provenance(), **measured}, indent=1)
 
 
 def provenance() -> dict[str, Any]:
     """Machine, compiler, versions, commit, time."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {**(config.show_config("dicts") or {}), "commit": _commit(), "time": now}
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], None]],
+    rounds: int,
+    shortest: float = _SHORTEST,
+    prepare: Callable[[str], None] = lambda contender: None,
+) -> dict[str, list[float]]:
+    """Seconds per call, by contender and round.
+
+    A timing repeats its call for about ``shortest`` seconds; ``prepare(contender)`` comes before it, untimed.
+    """
+    repeats = {}
+    for key, call in contenders.items():
+        prepare(key)
+        call()
+        begin = time.perf_counter()
+        call()
+        repeats[key] = max(1, int(shortest / max(time.perf_counter() - begin, 1e-9)))
+    seconds: dict[str, list[float]] = {key: [] for key in contenders}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for key, call in contenders.items():
+                prepare(key)
+                loop = itertools.repeat(None, repeats[key])
+                begin = time.perf_counter()
+                for _ in loop:
+                    call()
+                seconds[key].append((time.perf_counter() - begin) / repeats[key])
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
 
 
 def _streams(grad: Any, count: int) -> dict[str, Callable[[], None]]:
@@ -158,30 +189,6 @@ def _streams(grad: Any, count: int) -> dict[str, Callable[[], None]]:
         for isa in lrfast.available_isas()
         if isa != "numpy"
     }
-
-
-def _take_turns(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    repeats = {}
-    for key, call in contenders.items():
-        call()
-        begin = time.perf_counter()
-        call()
-        repeats[key] = max(1, int(_SHORTEST / max(time.perf_counter() - begin, 1e-9)))
-    seconds: dict[str, list[float]] = {key: [] for key in contenders}
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            for key, call in contenders.items():
-                loop = itertools.repeat(None, repeats[key])
-                begin = time.perf_counter()
-                for _ in loop:
-                    call()
-                seconds[key].append((time.perf_counter() - begin) / repeats[key])
-    finally:
-        if collecting:
-            gc.enable()
-    return seconds
 
 
 def _commit() -> str | None:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
-    from .bench import DTYPES, HEADLINE, RULES, SIZES
+    from .bench import DTYPES, HEADLINE, PARTS, RULES, SIZES
 
     isas = config.available_isas()
     bench.add_argument("--rules", nargs="+", choices=RULES, default=HEADLINE, metavar="RULE", help=", ".join(RULES))
@@ -52,8 +52,13 @@ def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
     )
     bench.add_argument("--isas", nargs="+", choices=isas, default=(config.isa(),), metavar="ISA", help=", ".join(isas))
     bench.add_argument("--rounds", type=_count, default=5, help="medians are over this many (default: 5)")
-    bench.add_argument("--threads", type=_count, default=1, metavar="N", help="of lrfast alone (default: 1)")
+    bench.add_argument(
+        "--threads", type=_count, default=1, metavar="N", help="of lrfast alone, in the table (default: 1)"
+    )
     bench.add_argument("--all", action="store_true", help="every rule, dtype and instruction set")
+    bench.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="steps: the table; costs: all else"
+    )
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write everything with its provenance")
 
 
@@ -66,7 +71,7 @@ def _count(text: str) -> int:
 
 
 def _bench(chosen: argparse.Namespace) -> None:
-    from . import bench
+    from . import _costs, bench
 
     rules = bench.RULES if chosen.all else chosen.rules
     dtypes = bench.DTYPES if chosen.all else chosen.dtypes
@@ -74,17 +79,17 @@ def _bench(chosen: argparse.Namespace) -> None:
     if chosen.json:
         chosen.json.touch()  # so that a path that cannot be written is known before everything is measured
     config.show_config()
-    print(f"\nmeasured with {chosen.threads} thread{'s' if chosen.threads > 1 else ''}, one bound step():")
-    with num_threads(chosen.threads):
-        calls = bench.overhead(max(chosen.rounds, 5))
-        results = list(bench.run(rules, chosen.sizes, dtypes, isas, chosen.rounds))
-    for call in calls:
-        print(
-            f"  {call['rule']:>5}, {call['size']:>5,} elements: {call['step'] * 1e6:.2f} us "
-            f"(in-place NumPy {call['inplace'] * 1e6:.2f} us)"
-        )
-    print()
-    bench.report(results)
+    results, costs = [], []
+    if "steps" in chosen.parts:
+        print(f"\none bound step(), {chosen.threads} thread{'s' if chosen.threads > 1 else ''}:\n")
+        with num_threads(chosen.threads):
+            results = list(bench.run(rules, chosen.sizes, dtypes, isas, chosen.rounds))
+        bench.report(results)
+    if "costs" in chosen.parts:
+        print("\nwhat else a step costs, float32:" if config.core() else "\nno other costs: they need compiled kernels")
+        for cost in _costs.measure(chosen.rounds):
+            print(_costs.line(cost), flush=True)
+            costs.append(cost)
     if chosen.json:
-        chosen.json.write_text(bench.to_json(results, calls) + "\n", encoding="utf-8")
+        chosen.json.write_text(bench.to_json(results, costs) + "\n", encoding="utf-8")
         print(f"\nwritten: {chosen.json}")

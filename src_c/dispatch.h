@@ -39,7 +39,7 @@ typedef void lrf_update(const lrf_tensor *tensor, size_t first, size_t n, const 
 typedef struct lrf_kernels {
     const char *name;
     lrf_update *update[LRF_VARIANTS][LRF_RULE_END][2];
-    double (*sum_products[2])(const void *x, const void *y, size_t n);
+    double (*sum_squares[2])(const void *x, size_t n);
     void (*clamp[2])(void *restrict out, const void *restrict g, size_t n, double scale, double bound);
     uint64_t (*count_nonfinite[2])(const void *g, size_t n, double scale);
     void (*average[2])(void *restrict ema, const void *restrict p, size_t n, double weight);

@@ -18,26 +18,32 @@ LRF_KERNELS_TARGET static inline double LRF_TYPED(number_of)(integer size)
 #define size_of LRF_TYPED(size_of)
 #define number_of LRF_TYPED(number_of)
 
-LRF_KERNELS_TARGET static double LRF_TYPED(largest_magnitude)(const real *x, size_t n)
+typedef struct LRF_TYPED(range) {
+    integer least, largest;
+} LRF_TYPED(range);
+
+/* Of the bits of |x[i]|. */
+LRF_KERNELS_TARGET static LRF_TYPED(range) LRF_TYPED(range_of)(const real *x, size_t n)
 {
-    integer largest = 0;
+    integer least = LRF_MAGNITUDE_BITS, largest = 0;
 
     for (size_t i = 0; i < n; i++) {
         const integer size = size_of(x[i]);
+        least = size < least ? size : least;
         largest = size > largest ? size : largest;
     }
-    return number_of(largest);
+    return (LRF_TYPED(range)){least, largest};
 }
 
-/* Sums of squares and maxima. trace->update holds u, before the p of before the update. */
+/* Sums of squares and maxima; before: p as it was, trace->update holds u. */
 LRF_KERNELS_TARGET static void LRF_TYPED(gather_norms)(lrf_slot *slot, const void *g, const void *before,
                                                        const lrf_trace *trace, size_t n)
 {
-    slot->grad_sq = LRF_TYPED(sum_products)(g, g, n);
-    slot->param_sq = LRF_TYPED(sum_products)(before, before, n);
-    slot->update_sq = LRF_TYPED(sum_products)(trace->update, trace->update, n);
-    slot->grad_max = LRF_TYPED(largest_magnitude)(g, n);
-    slot->update_max = LRF_TYPED(largest_magnitude)(trace->update, n);
+    slot->grad_sq = LRF_TYPED(sum_squares)(g, n);
+    slot->param_sq = LRF_TYPED(sum_squares)(before, n);
+    slot->update_sq = LRF_TYPED(sum_squares)(trace->update, n);
+    slot->grad_max = number_of(LRF_TYPED(range_of)(g, n).largest);
+    slot->update_max = number_of(LRF_TYPED(range_of)(trace->update, n).largest);
 }
 
 /* Bins of the effective rate of up to LRF_SAMPLES elements, evenly spaced; unused ones are LRF_NO_BIN. */
@@ -57,44 +63,61 @@ LRF_KERNELS_TARGET static void LRF_TYPED(sample_rates)(lrf_slot *slot, const rea
     }
 }
 
-/* Everything else. sign: of the gradient (maximize); trace: u, denominators and the update before. */
+/* What most tiles have none of: looked for only where the least or largest magnitude says that there is some. */
+LRF_KERNELS_TARGET static void LRF_TYPED(count_rare)(lrf_slot *slot, const real *g, LRF_TYPED(range) grads, size_t n)
+{
+    const integer infinite = size_of((real)INFINITY);
+    integer nan = 0, inf = 0, zero = 0;
+
+    if (grads.least == 0 || grads.largest >= infinite)
+        for (size_t i = 0; i < n; i++) {
+            const integer size = size_of(g[i]);
+            nan += size > infinite;
+            inf += size == infinite;
+            zero += size == 0;
+        }
+    slot->nan = (double)nan;
+    slot->inf = (double)inf;
+    slot->zero = (double)zero;
+}
+
+/* lr / d: how far eps dominates, the largest, and a sample. */
+LRF_KERNELS_TARGET static void LRF_TYPED(gather_rates)(lrf_slot *slot, const real *d, size_t n, double rate, real eps)
+{
+    const integer infinite = size_of((real)INFINITY), least = LRF_TYPED(range_of)(d, n).least;
+    integer eps_dominates = 0;
+
+    if (number_of(least) < (double)(2 * eps))
+        for (size_t i = 0; i < n; i++)
+            eps_dominates += d[i] < 2 * eps;
+    slot->eps_dominates = (double)eps_dominates;
+    slot->rate_max = rate / number_of(least < infinite ? least : infinite);
+    LRF_TYPED(sample_rates)(slot, d, n, rate);
+}
+
+/* Everything. sign: of s relative to g; trace: u, denominators and the update before. */
 LRF_KERNELS_TARGET static void LRF_TYPED(gather)(lrf_slot *slot, const void *g_buffer, const void *before_buffer,
                                                  const lrf_trace *trace, size_t n, const lrf_scalars *scalars,
                                                  double eps, double sign_number)
 {
     const real *const g = g_buffer, *const before = before_buffer;
-    const real *const u = trace->update, *const d = trace->denominator, *const w = trace->last;
-    const real sign = (real)sign_number, twice_eps = 2 * (real)eps;
-    const integer infinite = size_of((real)INFINITY);
-    integer nan = 0, inf = 0, zero = 0, lost = 0, turned = 0, eps_dominates = 0, least = infinite;
+    const real *const u = trace->update, *const w = trace->last;
+    const real sign = (real)sign_number;
+    const LRF_TYPED(range) grads = LRF_TYPED(range_of)(g, n);
+    integer lost = 0, turned = 0;
 
-    LRF_TYPED(gather_norms)(slot, g, before, trace, n);
-    slot->grad_update = LRF_TYPED(sum_products)(g, u, n);
-    slot->grad_last = LRF_TYPED(sum_products)(g, w, n);
-    for (size_t i = 0; i < n; i++) {
-        const integer size = size_of(g[i]);
-        nan += size > infinite;
-        inf += size == infinite;
-        zero += size == 0;
-    }
+    LRF_TYPED(sum_five)(slot, g, before, u, w, n);
+    slot->grad_max = number_of(grads.largest);
+    slot->update_max = number_of(LRF_TYPED(range_of)(u, n).largest);
+    LRF_TYPED(count_rare)(slot, g, grads, n);
     for (size_t i = 0; i < n; i++) {
         const real s = sign * g[i];
         turned += ((s < 0) & (w[i] > 0)) | ((s > 0) & (w[i] < 0));
         lost += (u[i] != 0) & (before[i] - u[i] == before[i]);
     }
-    for (size_t i = 0; i < n; i++) {
-        const integer size = size_of(d[i]);
-        least = size < least ? size : least;
-        eps_dominates += d[i] < twice_eps;
-    }
-    slot->nan = (double)nan;
-    slot->inf = (double)inf;
-    slot->zero = (double)zero;
     slot->lost = (double)lost;
     slot->turned = (double)turned;
-    slot->eps_dominates = (double)eps_dominates;
-    slot->rate_max = scalars->rate / number_of(least);
-    LRF_TYPED(sample_rates)(slot, d, n, scalars->rate);
+    LRF_TYPED(gather_rates)(slot, trace->denominator, n, scalars->rate, (real)eps);
 }
 
 #undef size_of

@@ -70,13 +70,13 @@ void lrf_norm_run(const lrf_job *job, const lrf_tile_run *run)
         const size_t n = lrf_elements_of(&one);
         const void *const g = at(run->tensor->grad, i * LRF_TILE, element_size);
 
-        *slot = (lrf_norm_slot){.sum = kernels->sum_products[type](g, g, n)};
+        *slot = (lrf_norm_slot){.sum = kernels->sum_squares[type](g, n)};
         /* If the norm of the tile is in range, so is each of its elements. */
         if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(options->grad_scale) * sqrt(slot->sum) <= half_of_largest))
             slot->nonfinite = (double)kernels->count_nonfinite[type](g, n, options->grad_scale);
         if (options->clip_value > 0 && options->clip_norm > 0) {
             kernels->clamp[type](&clamped, g, n, options->grad_scale, options->clip_value);
-            slot->clamped_sum = kernels->sum_products[type](&clamped, &clamped, n);
+            slot->clamped_sum = kernels->sum_squares[type](&clamped, n);
         }
     }
 }
@@ -125,16 +125,6 @@ typedef struct tile_memory {
     tile grad, before, update, denominator, last;
 } tile_memory;
 
-static void fill(tile *buffer, size_t n, double value, uint32_t dtype)
-{
-    if (dtype == LRF_FLOAT64)
-        for (size_t i = 0; i < n; i++)
-            buffer->doubles[i] = value;
-    else
-        for (size_t i = 0; i < n; i++)
-            buffer->singles[i] = (float)value;
-}
-
 /* Elements begin .. begin + n of a tensor as a tensor of its own. */
 static lrf_tensor part_of(const lrf_tensor *tensor, size_t begin, size_t n, size_t element_size)
 {
@@ -145,6 +135,12 @@ static lrf_tensor part_of(const lrf_tensor *tensor, size_t begin, size_t n, size
         part.state[slot] = at(tensor->state[slot], begin, element_size);
     part.count = n;
     return part;
+}
+
+/* What makes s of a gradient. */
+static double signed_scale(const lrf_job *job, const lrf_group *group)
+{
+    return group->flags & LRF_MAXIMIZE ? -job->options.grad_scale : job->options.grad_scale;
 }
 
 /* A tile's update with statistics into its slot. `update_from` is the tile with the gradients to use. */
@@ -164,15 +160,13 @@ static void update_with_statistics(const lrf_job *job, const lrf_group *group, c
     }
     trace.denominator = &memory->denominator;
     trace.last = &memory->last;
-    fill(&memory->denominator, n, 1, group->dtype);
-    fill(&memory->last, n, 0, group->dtype);
     kernels->update[LRF_TRACED][group->rule][type](update_from, 0, n, scalars, &trace);
     if (last)
         trace.last = last;
     else if (part->step == 0)
-        fill(&memory->last, n, 0, group->dtype);
+        memset(&memory->last, 0, bytes);
     kernels->gather[type](slot, part->grad, &memory->before, &trace, n, scalars, group->eps,
-                          group->flags & LRF_MAXIMIZE ? -1 : 1);
+                          signed_scale(job, group) < 0 ? -1 : 1);
     if (last)
         memcpy(last, &memory->update, bytes);
 }
@@ -262,7 +256,7 @@ void lrf_finish_statistics(const lrf_job *job)
         return;
     for (size_t i = 0; i < job->group_count; i++) {
         const lrf_group *group = &job->groups[i];
-        const double scale = group->flags & LRF_MAXIMIZE ? -job->options.grad_scale : job->options.grad_scale;
+        const double scale = signed_scale(job, group);
         for (size_t j = 0; j < group->count; j++) {
             const lrf_slot *const end = slot + lrf_tiles_of(&group->tensors[j]);
             lrf_stats stats = {.elements = group->tensors[j].grad ? (double)group->tensors[j].count : 0};
@@ -271,10 +265,10 @@ void lrf_finish_statistics(const lrf_job *job)
                 if (job->variant == LRF_TRACED)
                     add_rest(&stats, slot);
             }
-            if (stats.elements > 0) { /* otherwise 0 might become -0 */
+            stats.grad_max *= fabs(scale);
+            if (stats.elements > 0 && job->variant == LRF_TRACED) { /* otherwise 0 might become -0 */
                 stats.grad_update *= scale;
                 stats.grad_last *= scale;
-                stats.grad_max *= fabs(scale);
             }
             if (group->outputs && group->outputs[j].stats)
                 *group->outputs[j].stats = stats;

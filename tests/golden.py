@@ -101,6 +101,12 @@ VARIANTS = {
     "amsgrad-low-decoupled": Variant(
         reference.adamw, AMSGRAD, dict(lr=1e-3, betas=(0.4, 0.5), eps=1e-8, weight_decay=0.01, amsgrad=True)
     ),
+    "radam": Variant(reference.radam, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)),
+    "radam-low-decoupled": Variant(
+        reference.radam,
+        ADAM,
+        dict(lr=1e-3, betas=(0.3, 0.6), eps=1e-8, weight_decay=0.1, decoupled_weight_decay=True),
+    ),
 }
 
 

@@ -36,7 +36,7 @@ def test_four_edits_make_an_optimizer(tmp_path):
     """The walk-through of docs/adding-an-optimizer.md, done to a copy, passes the tests that find a new class."""
     edits = blocks("docs/adding-an-optimizer.md", "c") + blocks("docs/adding-an-optimizer.md", "python")
     # Under another name and id, for a tree in which somebody has followed the document.
-    names = {"LION": "DOCUMENTED", "Lion": "Documented", "lion": "documented", "RULE(10,": "RULE(40,"}
+    names = {"LION": "DOCUMENTED", "Lion": "Documented", "lion": "documented", "RULE(11,": "RULE(40,"}
     for name, other in names.items():
         edits = [edit.replace(name, other) for edit in edits]
     rule, row, reference, optimizer = edits

@@ -165,7 +165,9 @@ def test_other_schedules_go_on():
     assert seen[:5] == [4, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("answer", [lambda loss: loss, lambda loss: (loss, None), np.float32], ids=str)
+@pytest.mark.parametrize(
+    "answer", [lambda loss: loss, lambda loss: (loss, None), np.float32], ids=["loss", "pair", "scalar"]
+)
 def test_bound_gradients_need_not_be_returned(answer):
     p, g = np.full(2, 3.0), np.zeros(2)
 

@@ -85,6 +85,10 @@ static const variant variants[] = {
     {.name = "amsgrad-low-decoupled",
      .group =
          {.rule = LRF_AMSGRAD, .lr = 1e-3, .beta1 = 0.4, .beta2 = 0.5, .eps = 1e-8, .decoupled_weight_decay = 0.01}},
+    {.name = "radam",
+     .group = {.rule = LRF_RADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1}},
+    {.name = "radam-low-decoupled",
+     .group = {.rule = LRF_RADAM, .lr = 1e-3, .beta1 = 0.3, .beta2 = 0.6, .eps = 1e-8, .decoupled_weight_decay = 0.1}},
 };
 
 static double memory[2 + BUFFERS][COUNT];
