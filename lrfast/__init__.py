@@ -9,19 +9,22 @@
     optimizer.state[0]["exp_avg"]                               # live state, with PyTorch's names
 
 Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW, RAdam. ``lrfast.functional`` has single updates of single arrays,
-``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates.
+``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates,
+``lrfast.find_lr`` a suggestion for the learning rate.
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 
 from . import functional, optim, reference, schedules
 from ._threads import get_num_threads, num_threads, set_num_threads
 from .config import available_isas, get_include, get_library_dir, isa, show_config, use_isa
+from .finder import find_lr
 from .optim import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 __all__ = [
     "available_isas",
+    "find_lr",
     "functional",
     "get_include",
     "get_library_dir",

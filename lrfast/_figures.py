@@ -1,4 +1,4 @@
-"""The pictures of the demo's trainings."""
+"""The pictures of the demo's trainings and of the range test."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ._training import Result
+from .finder import Sweep
 from .lecture import figure
 
-__all__ = ["FAMILIES", "draw_training"]
+__all__ = ["FAMILIES", "draw_sweep", "draw_training"]
 
 FAMILIES = {
     "sgd": "Gradient descent",
@@ -58,3 +60,24 @@ def _training_curves(results: Sequence[Result], quantity: str, family: str) -> F
     axes.margins(x=0.01)
     figure.legend_above(picture, columns=2)
     return picture
+
+
+def draw_sweep(sweep: Sweep, path: Path) -> None:
+    """Losses over the learning rate, with suggestion and edge, in the format of the suffix."""
+    with matplotlib.rc_context(figure.STYLE):
+        picture, axes = figure.new(3.4, legend=2)
+        colours = figure.COLOURS
+        axes.plot(sweep.lrs, sweep.losses, color=_GREY, linewidth=0.9, label="loss")
+        axes.plot(sweep.lrs[: len(sweep.smoothed)], sweep.smoothed, color=colours[0], linewidth=2, label="smoothed")
+        for lr, name, colour in ((sweep.suggestion, "suggestion", colours[2]), (sweep.edge, "edge", colours[1])):
+            if np.isfinite(lr):
+                axes.axvline(lr, color=colour, linewidth=1.5, linestyle=_DASHES[1], label=f"{name} {lr:.2g}")
+        axes.set_xscale("log")
+        if len(sweep.smoothed):  # a loss that diverged would flatten all others
+            low, high = np.min(sweep.smoothed), np.max(sweep.smoothed)
+            margin = 0.1 * (high - low) or 1.0
+            axes.set_ylim(low - margin, high + margin)
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        figure.legend_above(picture, columns=2)
+        picture.savefig(path)

@@ -383,9 +383,13 @@ class Optimizer(Tailed):
         power = 1 - one_minus_power(decay, t)
         return (1 + decay) / (1 - decay) * (1 - power) / (1 + power)
 
-    def _sharpness_limit(self, tensors: list[int]) -> float | None:
-        """The least of the limits that the settings of these tensors have, if all have one."""
-        limits = [self._sharpness_limit_of(self._group_of(i)) for i in tensors]
+    def _sharpness_limit(self, tensors: list[int], lrs: Sequence[float]) -> float | None:
+        """The least of the limits that the groups of these tensors have with these learning rates, if all have one."""
+        limits = [
+            self._sharpness_limit_of({**group.settings, "lr": lr})
+            for group, lr in zip(self._bindings.groups, lrs, strict=True)
+            if any(group.first <= i < group.stop for i in tensors)
+        ]
         return None if None in limits else min(limits)  # type: ignore[type-var]
 
     def _flatten(self, kind: str, grads: Any, count: int) -> list[Any] | None:

@@ -80,6 +80,8 @@ class SGD(Optimizer):
 
     @classmethod
     def _sharpness_limit_of(cls, settings: Mapping[str, Any]) -> float | None:
+        if settings["momentum"] == 0:
+            return None  # what the gradient says is exact, also with clipping
         if settings["nesterov"] or not settings["lr"] > 0 or settings["dampening"] >= 1:
             return None
         return float(2 * (1 + settings["momentum"]) / ((1 - settings["dampening"]) * settings["lr"]))

@@ -1,4 +1,4 @@
-"""What the documents show is run: every Python block of the README, and the four edits for a new optimizer."""
+"""What the documents show is run: the Python blocks of README and range test, the four edits for a new optimizer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def blocks(document, language):
 README = [block for block in blocks("README.md", "python") if "torch" not in block or importlib.util.find_spec("torch")]
 
 
-@pytest.mark.parametrize("code", README)
-def test_readme(code, tmp_path):
+@pytest.mark.parametrize("code", [*README, *blocks("docs/learning-rate-finder.md", "python")])
+def test_examples(code, tmp_path):
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, timeout=120)
 
 
