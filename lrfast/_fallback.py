@@ -192,7 +192,7 @@ def _update(
         trace = _stages.Trace(update, denominator, last)
         signed = -grad_scale if settings["maximize"] else grad_scale
         if bindings.recorder.norms:
-            _stages.gather_norms(row, grad, before, trace, signed)
+            _stages.gather_norms(row, grad, before, trace)
         else:
             rate = decayed_lr(settings["lr"], settings.get("lr_decay", 0.0), step)
             _stages.gather(row, grad, before, trace, signed, rate, settings.get("eps", 0.0))

@@ -33,7 +33,7 @@ weight decay), eta/sigma the effective rate; s' and d' belong to the step before
 =================== ===================================================================================================
 
 What is not known is NaN: whatever compares with the step before, until two have been seen; with ``stats="norms"`` all
-but the first lines up to ``update_max``. With ``stats=k`` every k-th update is measured, and the one before it traced
+but the first lines up to ``update_ratio``. With ``stats=k`` every k-th update is measured, and the one before it traced
 for d'.
 """
 
@@ -149,20 +149,18 @@ def _describe(recorder: Recorder, optimizer: Optimizer, tensors: list[int]) -> d
         "param_norm": param_norm,
         "update_norm": update_norm,
         "update_ratio": _quotient(update_norm, param_norm),
-        "grad_max": largest("grad_max"),
-        "update_max": largest("update_max"),
     }
     if recorder.norms:
         return {**norms, **_UNKNOWN, "rates": np.zeros(BINS, np.int64)}
     rates = rows[:, len(FIELDS) :].sum(axis=0).astype(np.int64)
     return {
         **norms,
+        **{name: largest(name) for name in ("grad_max", "update_max", "rate_max")},
         **{name: int(total(name)) for name in ("nan", "inf", "zero", "lost")},
         "dot": -total("grad_update"),
         **_compare(recorder, optimizer, tensors),
         "rates": rates,
         "rate_median": _median(rates),
-        "rate_max": largest("rate_max"),
         "eps_dominates": _quotient(total("eps_dominates"), total("elements")),
         "n_eff": min((optimizer._n_eff(i) for i in tensors), default=math.nan),
     }
@@ -213,7 +211,20 @@ def _median(rates: Array) -> float:
 
 _UNKNOWN = dict.fromkeys(
     (
-        *("nan", "inf", "zero", "lost", "dot", "cosine", "bounce", "sharpness", "sharpness_limit", "minimum"),
+        *(
+            "grad_max",
+            "update_max",
+            "nan",
+            "inf",
+            "zero",
+            "lost",
+            "dot",
+            "cosine",
+            "bounce",
+            "sharpness",
+            "sharpness_limit",
+            "minimum",
+        ),
         *("rate_median", "rate_max", "eps_dominates", "n_eff"),
     ),
     math.nan,

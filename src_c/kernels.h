@@ -74,6 +74,7 @@ const lrf_kernels LRF_KERNELS = {
     },
     .gather_norms = LRF_ROW(gather_norms),
     .gather = LRF_ROW(gather),
+    .fold_sums = LRF_ROW(fold_sums),
 #undef LRF_ROW
 };
 /* clang-format on */

@@ -10,13 +10,13 @@ LRF_KERNELS_TARGET static inline double LRF_TYPED(fold)(double *lanes)
     return lanes[0];
 }
 
-/* Sum of x[i]^2, which in float64 is exact for float32. n <= LRF_TILE. */
-LRF_KERNELS_TARGET static double LRF_TYPED(sum_squares)(const void *buffer, size_t n)
+/* Adds x[i]^2, which in float64 is exact for float32. The first element goes into lane 0. */
+LRF_KERNELS_TARGET static inline void LRF_TYPED(add_squares)(double *restrict sums, const real *restrict x, size_t n)
 {
-    const real *const x = buffer;
     const size_t whole = n - n % LRF_LANES;
-    double lanes[LRF_LANES] = {0};
+    double lanes[LRF_LANES];
 
+    memcpy(lanes, sums, sizeof lanes);
     for (size_t i = 0; i < whole; i += LRF_LANES) {
         LRF_DO_NOT_UNROLL
         for (size_t lane = 0; lane < LRF_LANES; lane++)
@@ -24,20 +24,24 @@ LRF_KERNELS_TARGET static double LRF_TYPED(sum_squares)(const void *buffer, size
     }
     for (size_t lane = 0; lane < n - whole; lane++)
         lanes[lane] += (double)x[whole + lane] * (double)x[whole + lane];
-    return LRF_TYPED(fold)(lanes);
+    memcpy(sums, lanes, sizeof lanes);
 }
 
-/* The five sums of statistics at once: g^2, p^2, u^2, g u, g w. LRF_BLOCK lanes at a time, so that all five stay in
- * registers (1.5 to 2 times as fast as one after the other). n <= LRF_TILE. */
-LRF_KERNELS_TARGET static void LRF_TYPED(sum_five)(lrf_slot *restrict slot, const real *restrict g,
+/* Adds g^2, p^2, u^2, g u and g w, in this order of sums. LRF_BLOCK lanes at a time, so that all five stay in registers
+ * (1.5 to 2 times as fast as one after the other). */
+LRF_KERNELS_TARGET static void LRF_TYPED(add_five)(lrf_sums *restrict sums, const real *restrict g,
                                                    const real *restrict p, const real *restrict u,
                                                    const real *restrict w, size_t n)
 {
     const size_t whole = n - n % LRF_LANES;
-    double sums[5][LRF_LANES] = {{0}};
 
     for (size_t first = 0; first < LRF_LANES; first += LRF_BLOCK) {
-        double gg[LRF_BLOCK] = {0}, pp[LRF_BLOCK] = {0}, uu[LRF_BLOCK] = {0}, gu[LRF_BLOCK] = {0}, gw[LRF_BLOCK] = {0};
+        double gg[LRF_BLOCK], pp[LRF_BLOCK], uu[LRF_BLOCK], gu[LRF_BLOCK], gw[LRF_BLOCK];
+        memcpy(gg, sums->grad_sq + first, sizeof gg);
+        memcpy(pp, sums->param_sq + first, sizeof pp);
+        memcpy(uu, sums->update_sq + first, sizeof uu);
+        memcpy(gu, sums->grad_update + first, sizeof gu);
+        memcpy(gw, sums->grad_last + first, sizeof gw);
         for (size_t i = first; i < whole; i += LRF_LANES) {
             LRF_DO_NOT_UNROLL
             for (size_t lane = 0; lane < LRF_BLOCK; lane++) {
@@ -49,23 +53,37 @@ LRF_KERNELS_TARGET static void LRF_TYPED(sum_five)(lrf_slot *restrict slot, cons
                 gw[lane] += gi * (double)w[i + lane];
             }
         }
-        memcpy(sums[0] + first, gg, sizeof gg);
-        memcpy(sums[1] + first, pp, sizeof pp);
-        memcpy(sums[2] + first, uu, sizeof uu);
-        memcpy(sums[3] + first, gu, sizeof gu);
-        memcpy(sums[4] + first, gw, sizeof gw);
+        memcpy(sums->grad_sq + first, gg, sizeof gg);
+        memcpy(sums->param_sq + first, pp, sizeof pp);
+        memcpy(sums->update_sq + first, uu, sizeof uu);
+        memcpy(sums->grad_update + first, gu, sizeof gu);
+        memcpy(sums->grad_last + first, gw, sizeof gw);
     }
     for (size_t lane = 0; lane < n - whole; lane++) {
         const double gi = (double)g[whole + lane], pi = (double)p[whole + lane], ui = (double)u[whole + lane];
-        sums[0][lane] += gi * gi;
-        sums[1][lane] += pi * pi;
-        sums[2][lane] += ui * ui;
-        sums[3][lane] += gi * ui;
-        sums[4][lane] += gi * (double)w[whole + lane];
+        sums->grad_sq[lane] += gi * gi;
+        sums->param_sq[lane] += pi * pi;
+        sums->update_sq[lane] += ui * ui;
+        sums->grad_update[lane] += gi * ui;
+        sums->grad_last[lane] += gi * (double)w[whole + lane];
     }
-    slot->grad_sq = LRF_TYPED(fold)(sums[0]);
-    slot->param_sq = LRF_TYPED(fold)(sums[1]);
-    slot->update_sq = LRF_TYPED(fold)(sums[2]);
-    slot->grad_update = LRF_TYPED(fold)(sums[3]);
-    slot->grad_last = LRF_TYPED(fold)(sums[4]);
+}
+
+/* Sum of x[i]^2. n <= LRF_TILE. */
+LRF_KERNELS_TARGET static double LRF_TYPED(sum_squares)(const void *x, size_t n)
+{
+    double lanes[LRF_LANES] = {0};
+
+    LRF_TYPED(add_squares)(lanes, x, n);
+    return LRF_TYPED(fold)(lanes);
+}
+
+/* Of a whole tile. */
+LRF_KERNELS_TARGET static void LRF_TYPED(fold_sums)(lrf_slot *slot, lrf_sums *sums)
+{
+    slot->grad_sq = LRF_TYPED(fold)(sums->grad_sq);
+    slot->param_sq = LRF_TYPED(fold)(sums->param_sq);
+    slot->update_sq = LRF_TYPED(fold)(sums->update_sq);
+    slot->grad_update = LRF_TYPED(fold)(sums->grad_update);
+    slot->grad_last = LRF_TYPED(fold)(sums->grad_last);
 }
