@@ -10,21 +10,24 @@ LRF_KERNELS_TARGET static inline double LRF_TYPED(fold)(double *lanes)
     return lanes[0];
 }
 
-/* Adds x[i]^2, which in float64 is exact for float32. The first element goes into lane 0. */
+/* Adds x[i]^2, which in float64 is exact for float32. The first element goes into lane 0. LRF_BLOCK lanes at a time
+ * stay in registers on every instruction set. */
 LRF_KERNELS_TARGET static inline void LRF_TYPED(add_squares)(double *restrict sums, const real *restrict x, size_t n)
 {
     const size_t whole = n - n % LRF_LANES;
-    double lanes[LRF_LANES];
 
-    memcpy(lanes, sums, sizeof lanes);
-    for (size_t i = 0; i < whole; i += LRF_LANES) {
-        LRF_DO_NOT_UNROLL
-        for (size_t lane = 0; lane < LRF_LANES; lane++)
-            lanes[lane] += (double)x[i + lane] * (double)x[i + lane];
+    for (size_t first = 0; first < LRF_LANES; first += LRF_BLOCK) {
+        double lanes[LRF_BLOCK];
+        memcpy(lanes, sums + first, sizeof lanes);
+        for (size_t i = first; i < whole; i += LRF_LANES) {
+            LRF_DO_NOT_UNROLL
+            for (size_t lane = 0; lane < LRF_BLOCK; lane++)
+                lanes[lane] += (double)x[i + lane] * (double)x[i + lane];
+        }
+        memcpy(sums + first, lanes, sizeof lanes);
     }
     for (size_t lane = 0; lane < n - whole; lane++)
-        lanes[lane] += (double)x[whole + lane] * (double)x[whole + lane];
-    memcpy(sums, lanes, sizeof lanes);
+        sums[lane] += (double)x[whole + lane] * (double)x[whole + lane];
 }
 
 /* Adds g^2, p^2, u^2, g u and g w, in this order of sums. LRF_BLOCK lanes at a time, so that all five stay in registers
@@ -69,12 +72,20 @@ LRF_KERNELS_TARGET static void LRF_TYPED(add_five)(lrf_sums *restrict sums, cons
     }
 }
 
-/* Sum of x[i]^2. n <= LRF_TILE. */
-LRF_KERNELS_TARGET static double LRF_TYPED(sum_squares)(const void *x, size_t n)
+/* Sum of x[i]^2, n <= LRF_TILE: add_squares for a tile that comes from memory, where going through it once counts. */
+LRF_KERNELS_TARGET static double LRF_TYPED(sum_squares)(const void *buffer, size_t n)
 {
+    const real *const x = buffer;
+    const size_t whole = n - n % LRF_LANES;
     double lanes[LRF_LANES] = {0};
 
-    LRF_TYPED(add_squares)(lanes, x, n);
+    for (size_t i = 0; i < whole; i += LRF_LANES) {
+        LRF_DO_NOT_UNROLL
+        for (size_t lane = 0; lane < LRF_LANES; lane++)
+            lanes[lane] += (double)x[i + lane] * (double)x[i + lane];
+    }
+    for (size_t lane = 0; lane < n - whole; lane++)
+        lanes[lane] += (double)x[whole + lane] * (double)x[whole + lane];
     return LRF_TYPED(fold)(lanes);
 }
 
