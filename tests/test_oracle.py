@@ -209,3 +209,32 @@ if importlib.util.find_spec("torch"):
         assert loaded.param_groups[0]["lr"] == 1e-2
         for name, value in theirs.state_dict()["state"].get(0, {}).items():
             assert np.array_equal(loaded.state[0][name], value)
+
+    @pytest.mark.parametrize("clip", [{"clip_norm": 1.0}, {"clip_value": 0.5}, {"clip_value": 0.5, "clip_norm": 3.0}])
+    def test_clipping_against_pytorch(clip):
+        rng = np.random.default_rng(0)
+        params = [rng.standard_normal((20, 30)), rng.standard_normal(7)]
+        mirrors = [torch.tensor(p.copy(), requires_grad=True) for p in params]
+        theirs = torch.optim.AdamW(mirrors, lr=1e-2, foreach=False)
+        ours = lrfast.AdamW(params, lr=1e-2, zero_grads=True, ema=0.9, **clip)
+        averaged = torch.optim.swa_utils.AveragedModel(
+            torch.nn.ParameterList(mirrors), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+        )
+        averaged.update_parameters(torch.nn.ParameterList(mirrors))  # the first time it copies
+        for _ in range(5):
+            grads = [rng.standard_normal(p.shape) for p in params]
+            for mirror, grad in zip(mirrors, grads, strict=True):
+                mirror.grad = torch.from_numpy(grad.copy())
+            if "clip_value" in clip:
+                torch.nn.utils.clip_grad_value_(mirrors, clip["clip_value"])
+            if "clip_norm" in clip:
+                torch.nn.utils.clip_grad_norm_(mirrors, clip["clip_norm"])
+            theirs.step()
+            averaged.update_parameters(torch.nn.ParameterList(mirrors))
+            ours.step(grads)
+            assert not any(grad.any() for grad in grads)
+        for param, mirror in zip(params, mirrors, strict=True):
+            np.testing.assert_allclose(param, mirror.detach().numpy(), rtol=1e-13, atol=1e-15)
+        assert ours.ema is not None
+        for average, theirs_average in zip(ours.ema, averaged.parameters(), strict=True):
+            np.testing.assert_allclose(average, theirs_average.detach().numpy(), rtol=1e-13, atol=1e-15)
