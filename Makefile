@@ -38,10 +38,12 @@ format: $(VENV)/linted
 bench: $(VENV)/installed
 	$(BIN)/lrfast bench $(BENCH_ARGUMENTS)
 
-# An environment of its own for libraries that lrfast never needs; PEER_ARGUMENTS="--rules adam --cases 1024" is short.
+# An environment of its own for libraries that lrfast never needs; short:
+# PEER_ARGUMENTS="--rules adam --cases 1024" TAIL_ARGUMENTS=--quick
 bench-peers: $(VENV)-peers/installed
 	mkdir -p build
 	$(VENV)-peers/bin/python bench/peers/run.py --json build/peers.json $(PEER_ARGUMENTS)
+	$(VENV)-peers/bin/python bench/peers/tail.py --json build/tail.json $(TAIL_ARGUMENTS)
 	$(VENV)-peers/bin/python bench/peers/figures.py build/peers.json docs
 
 $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py)
@@ -53,8 +55,8 @@ $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist lrfast-demo *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c lrfast/include lrfast/lib \
-		lrfast/_build_info.json
+	rm -rf $(VENV) build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c \
+		lrfast/include lrfast/lib lrfast/_build_info.json
 
 # Built in place, so that tests and examples run on the sources as they are.
 $(VENV)/installed: $(BUILD_INPUTS)

@@ -8,15 +8,17 @@
     optimizer.param_groups[0]["weight_decay"] = 0.05            # settings may be edited between steps
     optimizer.state[0]["exp_avg"]                               # live state, with PyTorch's names
 
-Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW. ``lrfast.functional`` has single updates of single arrays,
-``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates.
-``lrfast.Monitor`` records a run and says why its loss is stuck.
+Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW, RAdam. ``lrfast.functional`` has single updates of single arrays,
+``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates,
+``lrfast.find_lr`` a suggestion for the learning rate,
+``lrfast.Monitor`` a record of a run and a verdict on why its loss is stuck.
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 
 from . import functional, optim, reference, schedules
 from ._threads import get_num_threads, num_threads, set_num_threads
 from .config import available_isas, get_include, get_library_dir, isa, show_config, use_isa
+from .finder import find_lr
 from .monitor import Monitor
 from .optim import *  # noqa: F403
 
@@ -25,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Monitor",
     "available_isas",
+    "find_lr",
     "functional",
     "get_include",
     "get_library_dir",

@@ -139,7 +139,7 @@ def lower(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -
         if key in _FLAGS:
             expected, bit = _FLAGS[key]
             flags |= bit if value == expected else 0
-        else:
+        elif not isinstance(value, bool):
             names = names_of(key, renamed)
             values = value if isinstance(value, tuple) else (value,)
             numbers.update((name, x) for name, x in zip(names, values, strict=False) if name in rule.defaults)

@@ -31,7 +31,7 @@ SCHEDULABLE = frozenset(_NUMBERS) - {"grad_scale", "initial_accumulator_value"} 
 """Settings that may follow a schedule."""
 
 _CHOICES = {"accumulate": ("sum", "mean"), "initial": ("zero", "first-gradient")}
-_SWITCHES = ("nesterov", "centered", "amsgrad", "maximize")
+_SWITCHES = ("nesterov", "centered", "amsgrad", "decoupled_weight_decay", "maximize")
 
 
 # ---- hyper-parameters ----------------------------------------------------------------------------------------

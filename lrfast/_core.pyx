@@ -443,7 +443,7 @@ cdef class Plan:
             return 0
         self.updates += 1
         if recorded:
-            self.recorder.commit(self.updates, self.options.grad_scale)
+            self.recorder.commit(self.updates, self.options.grad_scale, self.bindings.last_lrs)
         if self.recorder is not None:
             self.bindings.last_lrs = [settings["lr"] for settings in self.settings]
         return 0

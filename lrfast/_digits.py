@@ -40,18 +40,18 @@ class MLP:
     """A multi-layer perceptron with ReLU between its layers and cross-entropy as its loss.
 
     ``sizes`` are the widths from input to output. ``params`` and ``grads`` map ``weight0`` (sizes[0], sizes[1]),
-    ``bias0`` (sizes[1],), ``weight1``, ... to float32 arrays that stay the same objects, so that an optimizer can be
-    bound to them. Weights start from a normal distribution of variance 2 / fan-in (He et al. 2015), biases at 0.
+    ``bias0`` (sizes[1],), ``weight1``, ... to arrays of ``dtype`` that stay the same objects, so that an optimizer can
+    be bound to them. Weights start from a normal distribution of variance 2 / fan-in (He et al. 2015), biases at 0.
     """
 
-    def __init__(self, sizes: tuple[int, ...], seed: int) -> None:
+    def __init__(self, sizes: tuple[int, ...], seed: int, dtype: Any = np.float32) -> None:
         rng = np.random.default_rng(seed)
         self.layers = len(sizes) - 1
         self.params: dict[str, Array] = {}
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             weight = rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)
-            self.params[f"weight{i}"] = weight.astype(np.float32)
-            self.params[f"bias{i}"] = np.zeros(fan_out, np.float32)
+            self.params[f"weight{i}"] = weight.astype(dtype)
+            self.params[f"bias{i}"] = np.zeros(fan_out, dtype)
         self.grads = {name: np.zeros_like(param) for name, param in self.params.items()}
 
     def loss(self, images: Array, labels: Array) -> float:

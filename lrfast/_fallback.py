@@ -128,7 +128,7 @@ def reference_step(
                     row = None if target is None else target[i]
                     _update(bindings, group, i, grad, new_steps[i], grad_scale, report.clip_factor, last_lr, row)
         if recorder and target is not None:
-            recorder.commit(updates + 1, grad_scale)
+            recorder.commit(updates + 1, grad_scale, bindings.last_lrs)
         bindings.last_lrs = [group.settings["lr"] for group in bindings.groups]
         commit(new_steps, Report(report.grad_norm, report.clip_factor, False, updated))
 
@@ -192,7 +192,7 @@ def _update(
         trace = _stages.Trace(update, denominator, last)
         signed = -grad_scale if settings["maximize"] else grad_scale
         if bindings.recorder.norms:
-            _stages.gather_norms(row, grad, before, trace, signed)
+            _stages.gather_norms(row, grad, before, trace)
         else:
             rate = decayed_lr(settings["lr"], settings.get("lr_decay", 0.0), step)
             _stages.gather(row, grad, before, trace, signed, rate, settings.get("eps", 0.0))

@@ -33,6 +33,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "adam": ("Adam", {}),
     "adamw": ("AdamW", {}),
     "amsgrad": ("Adam", {"amsgrad": True}),
+    "radam": ("RAdam", {}),
 }
 """variant -> (name of the lrfast class, what it is constructed with): the twin of each step."""
 
@@ -42,6 +43,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "RMSprop": dict(lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False),
     "Adam": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, decoupled=False),
     "AdamW": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, decoupled=True),
+    "RAdam": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0),
 }
 
 
@@ -242,6 +244,50 @@ def _inplace_adam(
         yield
 
 
+def _naive_radam(
+    p: Array, g: Array, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+) -> Iterator[None]:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    beta1, beta2 = betas
+    for t in count(1):
+        x = g + weight_decay * p if weight_decay else g
+        m = beta1 * m + (1 - beta1) * x
+        v = beta2 * v + (1 - beta2) * x**2
+        m_hat = m / (1 - beta1**t)
+        r = _rectification(beta2, t)
+        p -= lr * r * m_hat * sqrt(1 - beta2**t) / (np.sqrt(v) + eps) if r else lr * m_hat
+        yield
+
+
+def _inplace_radam(
+    p: Array, g: Array, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float
+) -> Iterator[None]:
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    scratch, decayed = np.empty_like(p), np.empty_like(p)
+    beta1, beta2 = betas
+    for t in count(1):
+        x = _decay(p, g, weight_decay, decayed)
+        _average(m, x, beta1, scratch)
+        _average_of_squares(v, x, beta2, scratch)
+        r = _rectification(beta2, t)
+        if r:
+            np.sqrt(v, out=scratch)
+            scratch += eps
+            np.divide(m, scratch, out=scratch)
+            scratch *= lr * r * sqrt(1 - beta2**t) / (1 - beta1**t)
+        else:
+            np.multiply(m, lr / (1 - beta1**t), out=scratch)
+        p -= scratch
+        yield
+
+
+def _rectification(beta2: float, t: int) -> float:
+    """RAdam's r, or 0 where its step is not divided by the second moment yet."""
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+    return sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) if rho > 5 else 0.0
+
+
 def _decay(p: Array, g: Array, weight_decay: float, decayed: Array) -> Array:
     """The gradient with coupled decay, g + weight_decay p: in ``decayed``, or g itself."""
     if not weight_decay:
@@ -273,6 +319,7 @@ _RULES: dict[Kind, dict[str, Callable[..., Iterator[None]]]] = {
         "RMSprop": _naive_rmsprop,
         "Adam": _naive_adam,
         "AdamW": _naive_adam,
+        "RAdam": _naive_radam,
     },
     "inplace": {
         "SGD": _inplace_sgd,
@@ -280,5 +327,6 @@ _RULES: dict[Kind, dict[str, Callable[..., Iterator[None]]]] = {
         "RMSprop": _inplace_rmsprop,
         "Adam": _inplace_adam,
         "AdamW": _inplace_adam,
+        "RAdam": _inplace_radam,
     },
 }

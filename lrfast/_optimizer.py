@@ -69,10 +69,9 @@ class Optimizer(Tailed):
     out of range), always before anything is written.
     """
 
-    # What a subclass declares: its reference, what its settings are called elsewhere, which marks go into a
-    # state_dict to tell it from a twin with the same settings.
+    # What a subclass declares: its reference, what its states are called there, which marks go into a state_dict to
+    # tell it from a twin with the same settings.
     _reference: ClassVar[Callable[..., None]]
-    _renamed: ClassVar[Mapping[str, str]] = {}  # setting -> number of the C API
     _arguments: ClassVar[Mapping[str, str]] = {}  # state -> argument of the reference
     _marks: ClassVar[Mapping[str, Any]] = {}
     _not_in_torch: ClassVar[Mapping[str, Any]] = {}  # setting -> what PyTorch's twin means
@@ -112,13 +111,18 @@ class Optimizer(Tailed):
 
     @classmethod
     def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What of the settings decides which states exist, in comparable form; a schedule counts as nonzero."""
+        """What of the settings decides which states exist or what numbers mean; a schedule counts as nonzero."""
         return {}
 
     @classmethod
     def _rule(cls, structure: Mapping[str, Any]) -> str:
         """The row of the table that updates tensors of this structure."""
         raise TypeError("Optimizer is a base class: use SGD, Adam, ...")
+
+    @classmethod
+    def _renamed(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Setting -> number of the C API, where their names differ; depends on nothing but the structure."""
+        return {}
 
     @classmethod
     def _check(cls, settings: Mapping[str, Any], where: str) -> None:
@@ -331,12 +335,13 @@ class Optimizer(Tailed):
         for key, value in structure.items():
             if value != self._structures[index][key]:
                 raise ValueError(
-                    f"{where}{key} decides which state exists and cannot change after construction; got {group[key]!r}"
+                    f"{where}{key} decides which state exists or what it means and cannot change after construction; "
+                    f"got {group[key]!r}"
                 )
         self._check(checked, where)
         group.update(checked)
         self._written[index] = dict(group)
-        return lower(self._rule_of(index), checked, self._renamed)
+        return lower(self._rule_of(index), checked, self._renamed(checked))
 
     def _apply_schedules(self) -> None:
         """Writes the values of update t into the groups; all are checked before the first is written."""
@@ -378,9 +383,13 @@ class Optimizer(Tailed):
         power = 1 - one_minus_power(decay, t)
         return (1 + decay) / (1 - decay) * (1 - power) / (1 + power)
 
-    def _sharpness_limit(self, tensors: list[int]) -> float | None:
-        """The least of the limits that the settings of these tensors have, if all have one."""
-        limits = [self._sharpness_limit_of(self._group_of(i)) for i in tensors]
+    def _sharpness_limit(self, tensors: list[int], lrs: Sequence[float]) -> float | None:
+        """The least of the limits that the groups of these tensors have with these learning rates, if all have one."""
+        limits = [
+            self._sharpness_limit_of({**group.settings, "lr": lr})
+            for group, lr in zip(self._bindings.groups, lrs, strict=True)
+            if any(group.first <= i < group.stop for i in tensors)
+        ]
         return None if None in limits else min(limits)  # type: ignore[type-var]
 
     def _flatten(self, kind: str, grads: Any, count: int) -> list[Any] | None:
@@ -435,7 +444,7 @@ class Optimizer(Tailed):
         bindings = Bindings(self._param_groups, groups, arrays, labels, states, grads, self._tail, outputs)
         start_recording(bindings)
         scheduled = [
-            (i, key, schedule, names_of(key, self._renamed))
+            (i, key, schedule, names_of(key, self._renamed(self._param_groups[i])))
             for i, group in enumerate(self._schedules)
             for key, schedule in group.items()
         ]

@@ -1,4 +1,4 @@
-"""The page of the demo: one HTML file beside its pictures, nothing from the network."""
+"""The page of the demo, and what all pages share: one HTML file beside its pictures, nothing from the network."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ import numpy as np
 import lrfast
 
 from ._figures import FAMILIES
-from ._lecture import Descent, cautious
 from ._training import BATCH, SIZES, Result
 
-__all__ = ["write_page"]
+__all__ = ["fill", "what_ran", "write_page"]
 
 
-def write_page(
-    results: Sequence[Result], bouncing: Descent, crawling: Descent, adaptive: Descent, folder: Path
-) -> Path:
-    """Write ``index.html`` into the folder of the pictures; returns its path."""
-    body = _introduction(results) + _table(results) + _trainings() + _lecture(bouncing, crawling, adaptive)
+def write_page(results: Sequence[Result], folder: Path) -> Path:
+    """Write ``index.html`` into the folder of the pictures, those of the lecture included; returns its path."""
+    body = _introduction(results) + _table(results) + _trainings() + _lecture()
     page = folder / "index.html"
-    page.write_text(_PAGE.replace("BODY", body), encoding="utf-8")
+    page.write_text(fill("lrfast: the demo", body), encoding="utf-8")
     return page
+
+
+def fill(title: str, body: str, style: str = "") -> str:
+    """A page that needs nothing from the network; ``style`` comes after its own."""
+    return _PAGE.replace("TITLE", escape(title)).replace("STYLE", style).replace("BODY", body)
+
+
+def what_ran() -> str:
+    """Which kernels, as HTML."""
+    isa = lrfast.isa()
+    return "no compiled kernels, the NumPy reference ran" if isa == "numpy" else f"{escape(isa)} kernels"
 
 
 def _introduction(results: Sequence[Result]) -> str:
@@ -43,13 +51,8 @@ its backward pass are plain NumPy; the step of the optimizer is a call of lrfast
 epochs in batches of {BATCH}{differing}. The learning rate rises to its peak during the first tenth of the updates
 (warm-up) and then falls to 0 along a cosine (decay).</p>
 <p class="small">Computed by <code>lrfast demo</code>, lrfast {escape(lrfast.__version__)}, on {escape(processor)}:
-{_what_ran()}, NumPy {escape(np.__version__)}.</p>
+{what_ran()}, NumPy {escape(np.__version__)}.</p>
 """
-
-
-def _what_ran() -> str:
-    isa = lrfast.isa()
-    return "no compiled kernels, the NumPy reference ran" if isa == "numpy" else f"{escape(isa)} kernels"
 
 
 def _table(results: Sequence[Result]) -> str:
@@ -105,53 +108,16 @@ them.</p>
 """
 
 
-def _lecture(bouncing: Descent, crawling: Descent, adaptive: Descent) -> str:
-    x, y = adaptive.rates[-1]
-    slow = cautious()
-    return f"""
-<h2>Why one learning rate is not enough</h2>
-<p>The simplest landscape that makes trouble is a bowl that is long in one direction,
-<i>L</i>(<i>x</i>,&thinsp;<i>y</i>) = (0.01&thinsp;<i>x</i>&sup2; + 200&thinsp;<i>y</i>&sup2;)&thinsp;/&thinsp;2. It is
-convex and its only minimum is (0, 0). All runs start at (&minus;5, 0.5) and use lrfast in double precision.
-Neighbouring contours are a factor of ten apart; note that the two axes have different scales.</p>
-
-<h3>The loss stands still, but the gradient is large</h3>
-<p>Gradient descent with &eta; = 0.01. After {len(bouncing.rates):,} updates the loss stands at {
-        bouncing.losses[-1]:.2f}.
-That looks like a minimum, but the gradient norm stands at {
-        bouncing.grad_norms[-1]:.1f}: the point jumps from one wall of
-the valley to the other, and {100 * bouncing.turning:.2f} % of the gradients point against the one before. So watch the
-norm of the gradient beside the loss.</p>
-{
-        _figure(
-            ["l1-loss", "l1-grad_norm", "l1-path"],
-            "Loss, gradient norm and path. The jumps lie so close that they fill a "
-            "band; the small picture shows the first ten.",
-        )
-    }
-
-<h3>One rate for two directions</h3>
-<p>The steep direction allows no rate above 0.01, and the flat one crawls at that. Just below, at &eta; = 0.0099, the
-path does arrive in the end, but after {len(slow.rates):,} updates the loss is still {slow.losses[-1]:.3f}. With
-&eta; = 10<sup>&minus;7</sup> nothing bounces at all, but after {len(crawling.rates):,} updates <i>x</i> has moved
-by only {crawling.path[-1, 0] - crawling.path[0, 0]:.4f} of the 5 that it needs.</p>
-{_figure(["l3-paths"], "Both rates on the same contours: large bounces, small never arrives.")}
-
-<h3>A rate for each parameter</h3>
-<p>Divide the rate by &sigma;, the root mean square of all gradients of that parameter so far,
-&sigma;<sub><i>t</i></sub>&sup2; = (<i>g</i><sub>1</sub>&sup2; + &hellip; +
-<i>g</i><sub><i>t</i></sub>&sup2;)&thinsp;/&thinsp;<i>t</i>: large steps where it is flat, small ones where it is steep.
-This is the idea of Adagrad. With the same &eta; = 0.01 and the same number of updates as at first the path now
-arrives much sooner: the loss ends at {_scientific(adaptive.losses[-1])}. At the end <i>x</i> moves at a rate of {
-        x:.2f} and <i>y</i> at
-{y:.4f}, {x / y:,.0f} times less.</p>
-{
-        _figure(
-            ["l4-path", "l4-rates"],
-            "Path and effective rates &eta;/&sigma;. Above 2/200 = 0.01 the steep direction would "
-            "bounce ever higher; the flat one could take up to 2/0.01 = 200.",
-        )
-    }
+def _lecture() -> str:
+    return """
+<h2>Why the learning rate matters</h2>
+<p>Why does training get stuck, why does one learning rate not fit all parameters, and what do Adagrad, RMSprop, Adam,
+decay and warm-up do about it? <a href="lecture.html">Learning rates in nine steps</a> computes each answer and shows
+it.</p>
+<figure><div class="panels n2"><div><img src="l1-path.svg" alt="One rate: the path bounces for ever."></div>
+<div><img src="l4-path.svg" alt="A rate for each parameter: the path arrives."></div></div>
+<figcaption>A bowl that is long in one direction. With one rate for both parameters the path bounces for ever (first
+picture); with a rate for each it arrives (second).</figcaption></figure>
 """
 
 
@@ -180,16 +146,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _scientific(value: float) -> str:
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa} &middot; 10<sup>{int(exponent)}</sup>".replace("-", "&minus;")
-
-
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>lrfast: the demo</title>
+<title>TITLE</title>
 <style>
 :root { color-scheme: light; }
 body { margin: 0 auto; padding: 1rem; max-width: 75rem; font: 1rem/1.55 system-ui, sans-serif; color: #1f2933;
@@ -224,7 +185,7 @@ tbody code { display: block; font-weight: 400; color: #52606d; }
   thead th { font-size: .8rem; }
   tbody code { font-size: .65rem; }
 }
-</style>
+STYLE</style>
 BODY
 </html>
 """

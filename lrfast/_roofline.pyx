@@ -17,7 +17,7 @@ cdef struct tensor:
 
 
 cdef class Stream:
-    """For each tensor, a call reads a gradient once, and reads and writes 1 to 4 other arrays once.
+    """For each tensor, a call reads a gradient once, and reads and writes 0 to 4 other arrays once.
 
     tensors: pairs (grad, written) of C-contiguous float32 arrays, with equally many written ones in each pair; those
     of a pair have one size. isa: the instruction set.
@@ -35,8 +35,8 @@ cdef class Stream:
         if self.tensors == NULL:
             raise MemoryError()
         counts = {len(written) for _, written in tensors}
-        if len(counts) != 1 or not counts <= {1, 2, 3, 4}:
-            raise ValueError(f"written: expected 1 to 4 arrays for every tensor, got {sorted(counts)}")
+        if len(counts) != 1 or not counts <= {0, 1, 2, 3, 4}:
+            raise ValueError(f"written: expected 0 to 4 arrays for every tensor, got {sorted(counts)}")
         self.loop = lrf_find_stream(isa.encode(), counts.pop())
         for i, (grad, written) in enumerate(tensors):
             for array in (grad, *written):

@@ -108,22 +108,20 @@ def copy_into(copy: Array, param: Array, name: str) -> None:
 # ---- statistics ------------------------------------------------------------------------------------------------
 
 
-def gather_norms(row: Array, grad: Array, before: Array, trace: Trace, scale: float) -> None:
-    """Fills the fields of ``row`` that norms and maxima stand in; before: the parameter before the update."""
+def gather_norms(row: Array, grad: Array, before: Array, trace: Trace) -> None:
+    """Fills the fields of ``row`` that norms come from; before: the parameter before the update."""
     values: dict[str, float] = {
         "elements": grad.size,
         "grad_sq": sum_products(grad, grad),
         "param_sq": sum_products(before, before),
         "update_sq": sum_products(trace.update, trace.update),
-        "grad_max": _largest(grad) * abs(scale),
-        "update_max": _largest(trace.update),
     }
     _write(row, values)
 
 
 def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, rate: float, eps: float) -> None:
     """Fills all of ``row``: FIELDS, then the histogram. scale: with the sign of maximize; rate: lr of this update."""
-    gather_norms(row, grad, before, trace, scale)
+    gather_norms(row, grad, before, trace)
     c = grad.dtype.type
     u = trace.update
     w = np.zeros_like(u) if trace.last is None else trace.last
@@ -132,6 +130,8 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
     usable = d[~np.isnan(d)]
     least = float(np.min(np.abs(usable))) if usable.size else math.inf
     values: dict[str, float] = {
+        "grad_max": _largest(grad) * abs(scale),
+        "update_max": _largest(u),
         "grad_update": sum_products(grad, u) * scale,
         "grad_last": sum_products(grad, w) * scale,
         "rate_max": float(np.float64(rate) / np.float64(least)) if grad.size else 0.0,

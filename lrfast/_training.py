@@ -88,14 +88,22 @@ class History:
         self.test_accuracy.append(model.accuracy(digits.test_images, digits.test_labels))
 
 
-def train(contestant: Contestant, digits: Digits, *, epochs: int, seed: int, after_epoch: Callable[[], Any]) -> History:
+def train(
+    contestant: Contestant,
+    digits: Digits,
+    *,
+    epochs: int,
+    seed: int,
+    after_epoch: Callable[[], Any],
+    dtype: Any = np.float32,
+) -> History:
     """Train one network, calling ``after_epoch`` after each epoch. The same seed means the same start and batches.
 
     Learning rate: a linear warm-up during the first tenth of all updates, then a cosine down to 0.
     """
     from threadpoolctl import threadpool_limits
 
-    model = MLP(SIZES, seed)
+    model = MLP(SIZES, seed, dtype)
     batches = len(digits.train_labels) // BATCH
     updates = epochs * batches
     lr = lrfast.schedules.cosine(contestant.lr, steps=updates - updates // 10).warmup(updates // 10)

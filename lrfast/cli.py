@@ -1,4 +1,4 @@
-"""``lrfast demo | bench | info``."""
+"""``lrfast demo | lecture | bench | info``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--quick", action="store_true", help="a few epochs only")
 
+    lecture = commands.add_parser("lecture", help="why learning rates matter: nine claims, computed and shown")
+    lecture.add_argument(
+        "folder", nargs="?", type=Path, default=Path("lrfast-lecture"), help="where to write (default: lrfast-lecture)"
+    )
+
     about = "Time steps beside the same updates in NumPy and a loop that only streams, all in turns in one process."
     _add_bench_arguments(
         commands.add_parser("bench", description=about, help="time steps beside NumPy and the memory's speed")
@@ -36,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .demo import run
 
         run(chosen.folder, quick=chosen.quick)
+    elif chosen.command == "lecture":
+        from .lecture import run as run_lecture
+
+        run_lecture(chosen.folder)
     else:
         _bench(chosen)
     return 0

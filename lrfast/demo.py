@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import _lecture
+from . import lecture
 from ._digits import load_digits
 from ._training import CONTESTANTS, FIRST_SEED, Result, time_steps, train
 
@@ -15,20 +15,19 @@ __all__ = ["run"]
 def run(folder: Path, *, quick: bool = False) -> Path:
     """Train, measure, draw, and print a table and the path of the page, which is returned.
 
-    Writes ``index.html`` and its pictures into ``folder``, which is made if missing. ``quick`` means one training of
-    10 epochs per optimizer in place of five of 30. Everything but the times follows from fixed seeds. Raises
-    SystemExit, saying what to install, if a library of the extra ``demo`` is missing.
+    Writes ``index.html``, ``lecture.html`` and their pictures into ``folder``, which is made if missing. ``quick``
+    means one training of 10 epochs per optimizer in place of five of 30. Everything but the times follows from fixed
+    seeds. Raises SystemExit, saying what to install, if a library of the extra ``demo`` is missing.
     """
     _require_extra()
-    from ._figures import draw_lecture, draw_training
+    from ._figures import draw_training
     from ._page import write_page
 
     folder.mkdir(parents=True, exist_ok=True)
     results = _results(runs=1, epochs=10, rounds=20) if quick else _results(runs=5, epochs=30, rounds=100)
-    descents = _lecture.bouncing(), _lecture.crawling(), _lecture.adaptive()
     draw_training(results, folder)
-    draw_lecture(*descents, folder)
-    page = write_page(results, *descents, folder)
+    lecture.run(folder)
+    page = write_page(results, folder)
     _print_table(results)
     print(page.resolve())
     return page

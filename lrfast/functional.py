@@ -52,7 +52,7 @@ def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
         complete = {**dict.fromkeys(optimizer._construction_only, 0.0), **settings}
         optimizer._check(complete, "")
         rule = RULES[optimizer._rule(optimizer._structure(complete))]
-        return rule, settings, *lower(rule, settings, optimizer._renamed)
+        return rule, settings, *lower(rule, settings, optimizer._renamed(settings))
 
     @wraps(spec)
     def update(param: Any, grad: Any, *states: Any, step: int, grad_scale: float = 1.0, **options: Any) -> None:

@@ -9,7 +9,7 @@ from . import reference
 from ._optimizer import Optimizer
 from ._tail import TailOptions
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RAdam", "RMSprop"]
 
 Array = reference.Array
 Number = float | Callable[[int], float]
@@ -80,6 +80,8 @@ class SGD(Optimizer):
 
     @classmethod
     def _sharpness_limit_of(cls, settings: Mapping[str, Any]) -> float | None:
+        if settings["momentum"] == 0:
+            return None  # what the gradient says is exact, also with clipping
         if settings["nesterov"] or not settings["lr"] > 0 or settings["dampening"] >= 1:
             return None
         return float(2 * (1 + settings["momentum"]) / ((1 - settings["dampening"]) * settings["lr"]))
@@ -274,7 +276,8 @@ class Adam(Optimizer):
     @classmethod
     def _last(cls, states: Mapping[str, Array], step: int, lr: float, settings: Mapping[str, Any]) -> Array | None:
         second = states.get("max_exp_avg_sq", states["exp_avg_sq"])
-        return reference.adam_update(states["exp_avg"], second, step, lr, settings["betas"], settings["eps"])[0]
+        numbers = reference.adam_numbers(step, lr, settings["betas"], settings["eps"])
+        return reference.adam_update(states["exp_avg"], second, numbers)[0]
 
     @classmethod
     def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
@@ -293,7 +296,6 @@ class AdamW(Adam):
     """
 
     _reference = staticmethod(reference.adamw)
-    _renamed: ClassVar[Mapping[str, str]] = {"weight_decay": "decoupled_weight_decay"}
     _marks: ClassVar[Mapping[str, Any]] = {"decoupled_weight_decay": True}
 
     def __init__(
@@ -310,6 +312,72 @@ class AdamW(Adam):
         **tail: Unpack[TailOptions],
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, grads=grads, **tail)
+
+    @classmethod
+    def _renamed(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"weight_decay": "decoupled_weight_decay"}
+
+
+class RAdam(Optimizer):
+    """RAdam: Adam that rectifies its step by how well the second moment is known, a warm-up of its own.
+
+    .. code-block:: text
+
+        rho_inf = 2 / (1 - beta2) - 1,  rho = rho_inf - 2 t beta2^t / c2,    m, v, ci as in Adam
+        rho > 5     p -= (lr / c1) r sqrt(c2) m / (sqrt(v) + eps)
+                    r  = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
+        otherwise   p -= (lr / c1) m
+
+    With ``decoupled_weight_decay``, fixed at construction, p shrinks by itself as in :class:`AdamW`, otherwise decay
+    is added to the gradient. State: ``exp_avg`` (m), ``exp_avg_sq`` (v). ``params`` and ``grads`` as in
+    :class:`Optimizer`. Source: Liu et al. 2020, arXiv:1908.03265; PyTorch's threshold, 5.
+    """
+
+    _reference = staticmethod(reference.radam)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-3,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: Number = 1e-8,
+        weight_decay: Number = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+        grads: Any = None,
+        **tail: Unpack[TailOptions],
+    ) -> None:
+        settings = dict(
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        )
+        super().__init__(params, grads, settings, tail)
+
+    @classmethod
+    def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {"decoupled_weight_decay": settings["decoupled_weight_decay"]}
+
+    @classmethod
+    def _rule(cls, structure: Mapping[str, Any]) -> str:
+        return "radam"
+
+    @classmethod
+    def _renamed(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"weight_decay": "decoupled_weight_decay"} if settings["decoupled_weight_decay"] else {}
+
+    @classmethod
+    def _last(cls, states: Mapping[str, Array], step: int, lr: float, settings: Mapping[str, Any]) -> Array | None:
+        numbers = reference.radam_numbers(step, lr, settings["betas"], settings["eps"])
+        return reference.adam_update(states["exp_avg"], states["exp_avg_sq"], numbers)[0]
+
+    @classmethod
+    def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
+        return float(settings["betas"][1])
 
 
 def all_optimizers() -> list[type[Optimizer]]:

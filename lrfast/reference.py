@@ -20,11 +20,11 @@ import math
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["adagrad", "adam", "adamw", "rmsprop", "sgd"]
+__all__ = ["adagrad", "adam", "adamw", "radam", "rmsprop", "sgd"]
 
 Array = np.ndarray[Any, Any]
 
@@ -217,7 +217,9 @@ def adam(
     ``max_exp_avg_sq``. Sources: Kingma & Ba 2015, arXiv:1412.6980; Reddi et al. 2018, arXiv:1904.09237.
     """
     x = _gradient(param, grad, weight_decay, maximize, grad_scale)
-    return _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep=1.0)
+    _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
+    numbers = adam_numbers(step, lr, betas, eps)
+    return _apply_adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, betas, numbers, keep=1.0)
 
 
 @_public
@@ -247,7 +249,43 @@ def adamw(
     """
     x = _gradient(param, grad, 0.0, maximize, grad_scale)
     keep = 1.0 - lr * weight_decay
-    return _adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, betas, eps, amsgrad, keep)
+    _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
+    numbers = adam_numbers(step, lr, betas, eps)
+    return _apply_adam(param, x, exp_avg, exp_avg_sq, max_exp_avg_sq, betas, numbers, keep)
+
+
+@_public
+def radam(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    *,
+    step: int,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+) -> Moved:
+    """One update of RAdam, in place: Adam that trusts its second moment only as far as its variance is known.
+
+    .. code-block:: text
+
+        rho_inf = 2 / (1 - beta2) - 1,  rho = rho_inf - 2 t beta2^t / c2,    m, v, ci as in Adam
+        rho > 5     p -= (lr / c1) r sqrt(c2) m / (sqrt(v) + eps)
+                    r  = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
+        otherwise   p -= (lr / c1) m        (as m / (0 sqrt(v) + 1), so that an infinite v makes p NaN)
+
+    ``exp_avg`` is m, ``exp_avg_sq`` v. ``decoupled_weight_decay`` shrinks p by itself, as in :func:`adamw`.
+    Source: Liu et al. 2020, arXiv:1908.03265; PyTorch's threshold, 5.
+    """
+    x = _gradient(param, grad, 0.0 if decoupled_weight_decay else weight_decay, maximize, grad_scale)
+    keep = 1.0 - lr * (weight_decay if decoupled_weight_decay else 0.0)
+    numbers = radam_numbers(step, lr, betas, eps)
+    return _apply_adam(param, x, exp_avg, exp_avg_sq, None, betas, numbers, keep)
 
 
 # ---- what the rules share ------------------------------------------------------------------------------------
@@ -272,20 +310,51 @@ def decayed_lr(lr: float, lr_decay: float, step: int) -> float:
     return lr / (1 + (step - 1) * lr_decay)
 
 
-def _adam(
+class AdamNumbers(NamedTuple):
+    """The numbers of one update of the Adam family: u = step_size m / (sqrt(v) correction2 + eps)."""
+
+    step_size: float
+    correction2: float
+    eps: float
+
+
+def adam_numbers(step: int, lr: float, betas: tuple[float, float], eps: float) -> AdamNumbers:
+    """Those of Adam."""
+    step_size = lr / one_minus_power(betas[0], step)
+    return AdamNumbers(step_size, 1 / math.sqrt(one_minus_power(betas[1], step)), eps)
+
+
+def radam_numbers(step: int, lr: float, betas: tuple[float, float], eps: float) -> AdamNumbers:
+    """Those of RAdam: without a denominator until the variance of the second moment is known."""
+    step_size = lr / one_minus_power(betas[0], step)
+    c2 = one_minus_power(betas[1], step)
+    rho_inf = 2 / (1 - betas[1]) - 1
+    rho = rho_inf - 2 * float(step) * (1 - c2) / c2
+    if rho > 5:
+        r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        return AdamNumbers(step_size * (r * math.sqrt(c2)), 1.0, eps)
+    return AdamNumbers(step_size, 0.0, 1.0)
+
+
+def adam_update(m: Array, v: Array, numbers: AdamNumbers) -> tuple[Array, Array]:
+    """u and its denominator from the moments after an update."""
+    c = m.dtype.type
+    d = np.sqrt(v) * c(numbers.correction2) + c(numbers.eps)
+    u = c(numbers.step_size) * m / d
+    return u, d
+
+
+def _apply_adam(
     param: Array,
     x: Array,
     exp_avg: Array,
     exp_avg_sq: Array,
     max_exp_avg_sq: Array | None,
-    step: int,
-    lr: float,
     betas: tuple[float, float],
-    eps: float,
-    amsgrad: bool,
+    numbers: AdamNumbers,
     keep: float,
 ) -> Moved:
-    _need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
+    """Moments, then p = keep p - u."""
     c = param.dtype.type
     beta1, beta2 = betas
     m = _flush(_towards(exp_avg, x, c(1 - beta1)))
@@ -293,22 +362,12 @@ def _adam(
     largest = v
     if max_exp_avg_sq is not None:
         largest = np.where((max_exp_avg_sq >= v) | np.isnan(max_exp_avg_sq), max_exp_avg_sq, v)
-    u, d = adam_update(m, largest, step, lr, betas, eps)
+    u, d = adam_update(m, largest, numbers)
     param[...] = c(keep) * param - u
     exp_avg[...] = m
     exp_avg_sq[...] = v
     if max_exp_avg_sq is not None:
         max_exp_avg_sq[...] = largest
-    return u, d
-
-
-def adam_update(
-    m: Array, largest: Array, step: int, lr: float, betas: tuple[float, float], eps: float
-) -> tuple[Array, Array]:
-    """u and its denominator from the moments of update `step`."""
-    c = m.dtype.type
-    d = np.sqrt(largest) * c(1 / math.sqrt(one_minus_power(betas[1], step))) + c(eps)
-    u = c(lr / one_minus_power(betas[0], step)) * m / d
     return u, d
 
 

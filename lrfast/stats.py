@@ -33,7 +33,7 @@ weight decay), eta/sigma the effective rate; s' and d' belong to the step before
 =================== ===================================================================================================
 
 What is not known is NaN: whatever compares with the step before, until two have been seen; with ``stats="norms"`` all
-but the first lines up to ``update_max``. With ``stats=k`` every k-th update is measured, and the one before it traced
+but the first lines up to ``update_ratio``. With ``stats=k`` every k-th update is measured, and the one before it traced
 for d'.
 """
 
@@ -68,6 +68,7 @@ class Recorder:
         self.before: Array | None = None  # what of the step before it counts: (elements, <s', u'>, |u'|^2) per tensor
         self.updates = 0  # of the optimizer after the measured step
         self.grad_scale = 1.0
+        self.last_lrs: list[float] = []  # of the groups, in the step before
         self._buffers = [np.zeros((tensors, len(FIELDS) + BINS)) for _ in range(2)]
         self._measured, self._latest, self._traced_at = 1, 0, -1
         self._kept: Array | None = None
@@ -82,13 +83,13 @@ class Recorder:
         self._kept = self._buffers[self._latest][:, _KEPT] if follows else None
         return self._buffers[1 - self._measured]
 
-    def commit(self, updates: int, grad_scale: float) -> None:
-        """The target is complete; ``updates`` counts this step, too."""
+    def commit(self, updates: int, grad_scale: float, last_lrs: list[float]) -> None:
+        """The target is complete; ``updates`` counts this step, too; ``last_lrs`` of the groups in the step before."""
         self._latest, self._traced_at = 1 - self._measured, updates
         if self.norms or updates % self.every == 0:
             self._measured = self._latest
             self.rows, self.before = self._buffers[self._latest], self._kept
-            self.updates, self.grad_scale = updates, grad_scale
+            self.updates, self.grad_scale, self.last_lrs = updates, grad_scale, last_lrs
 
 
 class Stats(Mapping[Any, dict[str, Any]]):
@@ -148,20 +149,18 @@ def _describe(recorder: Recorder, optimizer: Optimizer, tensors: list[int]) -> d
         "param_norm": param_norm,
         "update_norm": update_norm,
         "update_ratio": _quotient(update_norm, param_norm),
-        "grad_max": largest("grad_max"),
-        "update_max": largest("update_max"),
     }
     if recorder.norms:
         return {**norms, **_UNKNOWN, "rates": np.zeros(BINS, np.int64)}
     rates = rows[:, len(FIELDS) :].sum(axis=0).astype(np.int64)
     return {
         **norms,
+        **{name: largest(name) for name in ("grad_max", "update_max", "rate_max")},
         **{name: int(total(name)) for name in ("nan", "inf", "zero", "lost")},
         "dot": -total("grad_update"),
         **_compare(recorder, optimizer, tensors),
         "rates": rates,
         "rate_median": _median(rates),
-        "rate_max": largest("rate_max"),
         "eps_dominates": _quotient(total("eps_dominates"), total("elements")),
         "n_eff": min((optimizer._n_eff(i) for i in tensors), default=math.nan),
     }
@@ -181,7 +180,7 @@ def _compare(recorder: Recorder, optimizer: Optimizer, tensors: list[int]) -> di
     now = _in_order(rows[:, FIELDS.index("grad_last")])  # <s, u'>
     squares = _in_order(before[tensors, 2])  # |u'|^2
     grad_norm = abs(recorder.grad_scale) * math.sqrt(_in_order(rows[:, FIELDS.index("grad_sq")]))
-    limit = optimizer._sharpness_limit(tensors)
+    limit = optimizer._sharpness_limit(tensors, recorder.last_lrs)
     return {
         "cosine": _quotient(-now, grad_norm * math.sqrt(squares)),
         "bounce": _quotient(_in_order(rows[:, FIELDS.index("turned")]), _in_order(rows[:, 0])),
@@ -212,7 +211,20 @@ def _median(rates: Array) -> float:
 
 _UNKNOWN = dict.fromkeys(
     (
-        *("nan", "inf", "zero", "lost", "dot", "cosine", "bounce", "sharpness", "sharpness_limit", "minimum"),
+        *(
+            "grad_max",
+            "update_max",
+            "nan",
+            "inf",
+            "zero",
+            "lost",
+            "dot",
+            "cosine",
+            "bounce",
+            "sharpness",
+            "sharpness_limit",
+            "minimum",
+        ),
         *("rate_median", "rate_max", "eps_dominates", "n_eff"),
     ),
     math.nan,

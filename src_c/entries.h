@@ -4,8 +4,8 @@
 
 /* Opens the loop of a rule over n elements; a rule names the states it uses by slot. The pointers do not overlap,
  * which spares the compiler every check at run time. Inside, u is the update: p moves by -u beside its decoupled decay.
- * What a rule traces: update, u; denominator, what u was divided by, if anything; last, the u of the update before, if
- * it follows from the states. */
+ * What a rule traces: update, u; denominator, what u was divided by, or 1; last, the u of the update before if it
+ * follows from the states, or 0. */
 #define LRF_UPDATE(name, state0, state1, state2)                                                                       \
     LRF_KERNELS_TARGET static void LRF_VARIANT(name)(                                                                  \
         const size_t n, const lrf_scalars *const scalars, real *restrict const p, const real *restrict const g,        \

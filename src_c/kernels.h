@@ -1,5 +1,6 @@
 /* Instantiates every rule of the table for float and double with one instruction set. The file that includes this
- * one defines LRF_KERNELS (the one symbol it exports), LRF_KERNELS_NAME and LRF_KERNELS_TARGET. */
+ * one defines LRF_KERNELS (the one symbol it exports), LRF_KERNELS_NAME, LRF_KERNELS_TARGET and LRF_BLOCK, the number
+ * of doubles in two of its vectors. */
 #include <math.h>
 #include <string.h>
 
@@ -62,7 +63,7 @@ const lrf_kernels LRF_KERNELS = {
 #undef LRF_RULE
         },
     },
-    .sum_products = LRF_ROW(sum_products),
+    .sum_squares = LRF_ROW(sum_squares),
     .clamp = LRF_ROW(clamp),
     .count_nonfinite = LRF_ROW(count_nonfinite),
     .average = LRF_ROW(average),
@@ -73,6 +74,7 @@ const lrf_kernels LRF_KERNELS = {
     },
     .gather_norms = LRF_ROW(gather_norms),
     .gather = LRF_ROW(gather),
+    .fold_sums = LRF_ROW(fold_sums),
 #undef LRF_ROW
 };
 /* clang-format on */

@@ -4,6 +4,7 @@
 #define LRF_KERNELS lrf_kernels_neon
 #define LRF_KERNELS_NAME "neon"
 #define LRF_KERNELS_TARGET
+#define LRF_BLOCK 4
 #include "kernels.h"
 #else
 typedef int lrf_no_kernels_neon; /* ISO C forbids an empty translation unit */

@@ -156,7 +156,7 @@ enum {
     LRF_GRAD_NORM = 1,      /* report the norm of all gradients (implied by clip_norm > 0) */
     LRF_REQUIRE_FINITE = 2, /* a gradient that is NaN or infinite: write nothing, lrf_end returns LRF_NOT_FINITE */
     LRF_ZERO_GRADS = 4,     /* gradients are 0 after the step; they must be writable and not shared */
-    LRF_NORMS = 8,          /* of lrf_stats: elements, grad_sq, param_sq, update_sq, grad_max, update_max */
+    LRF_NORMS = 8,          /* of lrf_stats: elements, grad_sq, param_sq, update_sq; the rest is 0 */
     LRF_STATS = 16          /* all of lrf_stats */
 };
 

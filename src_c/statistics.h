@@ -18,83 +18,108 @@ LRF_KERNELS_TARGET static inline double LRF_TYPED(number_of)(integer size)
 #define size_of LRF_TYPED(size_of)
 #define number_of LRF_TYPED(number_of)
 
-LRF_KERNELS_TARGET static double LRF_TYPED(largest_magnitude)(const real *x, size_t n)
+typedef struct LRF_TYPED(range) {
+    integer least, largest;
+} LRF_TYPED(range);
+
+/* Of the bits of |x[i]|. */
+LRF_KERNELS_TARGET static LRF_TYPED(range) LRF_TYPED(range_of)(const real *x, size_t n)
 {
-    integer largest = 0;
+    integer least = LRF_MAGNITUDE_BITS, largest = 0;
 
     for (size_t i = 0; i < n; i++) {
         const integer size = size_of(x[i]);
+        least = size < least ? size : least;
         largest = size > largest ? size : largest;
     }
-    return number_of(largest);
+    return (LRF_TYPED(range)){least, largest};
 }
 
-/* Sums of squares and maxima. trace->update holds u, before the p of before the update. */
-LRF_KERNELS_TARGET static void LRF_TYPED(gather_norms)(lrf_slot *slot, const void *g, const void *before,
-                                                       const lrf_trace *trace, size_t n)
+/* NaN if either is. */
+LRF_KERNELS_TARGET static inline void LRF_TYPED(raise_to)(double *largest, double x)
 {
-    slot->grad_sq = LRF_TYPED(sum_products)(g, g, n);
-    slot->param_sq = LRF_TYPED(sum_products)(before, before, n);
-    slot->update_sq = LRF_TYPED(sum_products)(trace->update, trace->update, n);
-    slot->grad_max = LRF_TYPED(largest_magnitude)(g, n);
-    slot->update_max = LRF_TYPED(largest_magnitude)(trace->update, n);
+    *largest = *largest >= x || *largest != *largest ? *largest : x;
 }
 
-/* Bins of the effective rate of up to LRF_SAMPLES elements, evenly spaced; unused ones are LRF_NO_BIN. */
-LRF_KERNELS_TARGET static void LRF_TYPED(sample_rates)(lrf_slot *slot, const real *denominator, size_t n, double rate)
+/* What most strips have none of: looked for only where the least or largest magnitude says that there is some. */
+LRF_KERNELS_TARGET static void LRF_TYPED(count_rare)(lrf_slot *slot, const real *g, LRF_TYPED(range) grads, size_t n)
 {
-    const size_t stride = (n + LRF_SAMPLES - 1) / LRF_SAMPLES;
+    const integer infinite = size_of((real)INFINITY);
+    integer nan = 0, inf = 0, zero = 0;
 
-    for (size_t k = 0; k < LRF_SAMPLES; k++) {
-        slot->bins[k] = LRF_NO_BIN;
-        if (k * stride < n) {
-            const double x = rate / (double)denominator[k * stride];
-            uint64_t word;
-            memcpy(&word, &x, sizeof word);
-            const int bin = (int)(word >> 52 & 0x7ff) - 1023 - LRF_FIRST_RATE;
-            slot->bins[k] = (uint8_t)(bin < 0 ? 0 : bin >= LRF_RATE_BINS ? LRF_RATE_BINS - 1 : bin);
+    if (grads.least == 0 || grads.largest >= infinite)
+        for (size_t i = 0; i < n; i++) {
+            const integer size = size_of(g[i]);
+            nan += size > infinite;
+            inf += size == infinite;
+            zero += size == 0;
         }
+    slot->nan += (double)nan;
+    slot->inf += (double)inf;
+    slot->zero += (double)zero;
+}
+
+/* Bins of lr / d of up to LRF_SAMPLES elements of a tile, evenly spaced. */
+LRF_KERNELS_TARGET static void LRF_TYPED(sample_rates)(lrf_slot *slot, const lrf_strip *strip, double rate)
+{
+    const real *const d = strip->denominator;
+    const size_t stride = (strip->tile + LRF_SAMPLES - 1) / LRF_SAMPLES;
+
+    for (size_t k = (strip->first + stride - 1) / stride; k * stride < strip->first + strip->n; k++) {
+        const double x = rate / (double)d[k * stride - strip->first];
+        uint64_t word;
+        memcpy(&word, &x, sizeof word);
+        const int bin = (int)(word >> 52 & 0x7ff) - 1023 - LRF_FIRST_RATE;
+        slot->bins[k] = (uint8_t)(bin < 0 ? 0 : bin >= LRF_RATE_BINS ? LRF_RATE_BINS - 1 : bin);
     }
 }
 
-/* Everything else. sign: of the gradient (maximize); trace: u, denominators and the update before. */
-LRF_KERNELS_TARGET static void LRF_TYPED(gather)(lrf_slot *slot, const void *g_buffer, const void *before_buffer,
-                                                 const lrf_trace *trace, size_t n, const lrf_scalars *scalars,
+/* lr / d: how far eps dominates, the largest, and a sample. */
+LRF_KERNELS_TARGET static void LRF_TYPED(gather_rates)(lrf_slot *slot, const lrf_strip *strip, double rate, real eps)
+{
+    const real *const d = strip->denominator;
+    const size_t n = strip->n;
+    const integer infinite = size_of((real)INFINITY), least = LRF_TYPED(range_of)(d, n).least;
+    integer eps_dominates = 0;
+
+    if (number_of(least) < (double)(2 * eps))
+        for (size_t i = 0; i < n; i++)
+            eps_dominates += d[i] < 2 * eps;
+    slot->eps_dominates += (double)eps_dominates;
+    LRF_TYPED(raise_to)(&slot->rate_max, rate / number_of(least < infinite ? least : infinite));
+    LRF_TYPED(sample_rates)(slot, strip, rate);
+}
+
+/* The three norms: sums only. */
+LRF_KERNELS_TARGET static void LRF_TYPED(gather_norms)(lrf_sums *sums, const lrf_strip *strip)
+{
+    LRF_TYPED(add_squares)(sums->grad_sq, strip->g, strip->n);
+    LRF_TYPED(add_squares)(sums->param_sq, strip->before, strip->n);
+    LRF_TYPED(add_squares)(sums->update_sq, strip->update, strip->n);
+}
+
+/* Everything. sign: of s relative to g. */
+LRF_KERNELS_TARGET static void LRF_TYPED(gather)(lrf_slot *slot, lrf_sums *sums, const lrf_strip *strip, double rate,
                                                  double eps, double sign_number)
 {
-    const real *const g = g_buffer, *const before = before_buffer;
-    const real *const u = trace->update, *const d = trace->denominator, *const w = trace->last;
-    const real sign = (real)sign_number, twice_eps = 2 * (real)eps;
-    const integer infinite = size_of((real)INFINITY);
-    integer nan = 0, inf = 0, zero = 0, lost = 0, turned = 0, eps_dominates = 0, least = infinite;
+    const real *const g = strip->g, *const before = strip->before, *const u = strip->update, *const w = strip->last;
+    const size_t n = strip->n;
+    const real sign = (real)sign_number;
+    const LRF_TYPED(range) grads = LRF_TYPED(range_of)(g, n);
+    integer lost = 0, turned = 0;
 
-    LRF_TYPED(gather_norms)(slot, g, before, trace, n);
-    slot->grad_update = LRF_TYPED(sum_products)(g, u, n);
-    slot->grad_last = LRF_TYPED(sum_products)(g, w, n);
-    for (size_t i = 0; i < n; i++) {
-        const integer size = size_of(g[i]);
-        nan += size > infinite;
-        inf += size == infinite;
-        zero += size == 0;
-    }
+    LRF_TYPED(add_five)(sums, g, before, u, w, n);
+    LRF_TYPED(raise_to)(&slot->grad_max, number_of(grads.largest));
+    LRF_TYPED(raise_to)(&slot->update_max, number_of(LRF_TYPED(range_of)(u, n).largest));
+    LRF_TYPED(count_rare)(slot, g, grads, n);
     for (size_t i = 0; i < n; i++) {
         const real s = sign * g[i];
         turned += ((s < 0) & (w[i] > 0)) | ((s > 0) & (w[i] < 0));
         lost += (u[i] != 0) & (before[i] - u[i] == before[i]);
     }
-    for (size_t i = 0; i < n; i++) {
-        const integer size = size_of(d[i]);
-        least = size < least ? size : least;
-        eps_dominates += d[i] < twice_eps;
-    }
-    slot->nan = (double)nan;
-    slot->inf = (double)inf;
-    slot->zero = (double)zero;
-    slot->lost = (double)lost;
-    slot->turned = (double)turned;
-    slot->eps_dominates = (double)eps_dominates;
-    slot->rate_max = scalars->rate / number_of(least);
-    LRF_TYPED(sample_rates)(slot, d, n, scalars->rate);
+    slot->lost += (double)lost;
+    slot->turned += (double)turned;
+    LRF_TYPED(gather_rates)(slot, strip, rate, (real)eps);
 }
 
 #undef size_of

@@ -70,13 +70,13 @@ void lrf_norm_run(const lrf_job *job, const lrf_tile_run *run)
         const size_t n = lrf_elements_of(&one);
         const void *const g = at(run->tensor->grad, i * LRF_TILE, element_size);
 
-        *slot = (lrf_norm_slot){.sum = kernels->sum_products[type](g, g, n)};
+        *slot = (lrf_norm_slot){.sum = kernels->sum_squares[type](g, n)};
         /* If the norm of the tile is in range, so is each of its elements. */
         if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(options->grad_scale) * sqrt(slot->sum) <= half_of_largest))
             slot->nonfinite = (double)kernels->count_nonfinite[type](g, n, options->grad_scale);
         if (options->clip_value > 0 && options->clip_norm > 0) {
             kernels->clamp[type](&clamped, g, n, options->grad_scale, options->clip_value);
-            slot->clamped_sum = kernels->sum_products[type](&clamped, &clamped, n);
+            slot->clamped_sum = kernels->sum_squares[type](&clamped, n);
         }
     }
 }
@@ -123,17 +123,8 @@ int lrf_has_stages(const lrf_job *job, const lrf_group *group)
 /* What a tile needs beside the tensor's buffers. */
 typedef struct tile_memory {
     tile grad, before, update, denominator, last;
+    lrf_sums sums;
 } tile_memory;
-
-static void fill(tile *buffer, size_t n, double value, uint32_t dtype)
-{
-    if (dtype == LRF_FLOAT64)
-        for (size_t i = 0; i < n; i++)
-            buffer->doubles[i] = value;
-    else
-        for (size_t i = 0; i < n; i++)
-            buffer->singles[i] = (float)value;
-}
 
 /* Elements begin .. begin + n of a tensor as a tensor of its own. */
 static lrf_tensor part_of(const lrf_tensor *tensor, size_t begin, size_t n, size_t element_size)
@@ -153,34 +144,49 @@ static double signed_scale(const lrf_job *job, const lrf_group *group)
     return group->flags & LRF_MAXIMIZE ? -job->options.grad_scale : job->options.grad_scale;
 }
 
-/* A tile's update with statistics into its slot. `update_from` is the tile with the gradients to use. */
+static lrf_slot empty_slot(void)
+{
+    lrf_slot slot = {0};
+    memset(slot.bins, LRF_NO_BIN, sizeof slot.bins);
+    return slot;
+}
+
+/* The update of a strip, elements first .. of a tile of `tile` elements, with statistics. `update_from` is the strip
+ * with the gradients to use, `last` the strip's part of lrf_outputs.last. */
 static void update_with_statistics(const lrf_job *job, const lrf_group *group, const lrf_tensor *part,
-                                   const lrf_tensor *update_from, void *last, lrf_slot *slot,
-                                   const lrf_scalars *scalars, tile_memory *memory)
+                                   const lrf_tensor *update_from, void *last, size_t first, size_t tile_count,
+                                   lrf_slot *slot, const lrf_scalars *scalars, tile_memory *memory)
 {
     const lrf_kernels *kernels = job->kernels;
     const size_t type = group->dtype - LRF_FLOAT32, n = (size_t)part->count, bytes = n * lrf_element_size(group);
-    lrf_trace trace = {.update = &memory->update};
+    const int all = job->variant == LRF_TRACED;
+    const lrf_trace trace = {.update = &memory->update, .denominator = &memory->denominator, .last = &memory->last};
+    lrf_strip strip = {.g = part->grad,
+                       .before = &memory->before,
+                       .update = &memory->update,
+                       .denominator = &memory->denominator,
+                       .last = last ? last : &memory->last,
+                       .first = first,
+                       .n = n,
+                       .tile = tile_count};
 
-    memcpy(&memory->before, part->param, bytes);
-    if (job->variant == LRF_WITH_NORMS) {
-        kernels->update[LRF_WITH_NORMS][group->rule][type](update_from, 0, n, scalars, &trace);
-        kernels->gather_norms[type](slot, part->grad, &memory->before, &trace, n);
-        return;
+    if (first == 0) {
+        *slot = empty_slot();
+        memset(&memory->sums, 0, sizeof memory->sums);
     }
-    trace.denominator = &memory->denominator;
-    trace.last = &memory->last;
-    fill(&memory->denominator, n, 1, group->dtype);
-    fill(&memory->last, n, 0, group->dtype);
-    kernels->update[LRF_TRACED][group->rule][type](update_from, 0, n, scalars, &trace);
-    if (last)
-        trace.last = last;
-    else if (part->step == 0)
-        fill(&memory->last, n, 0, group->dtype);
-    kernels->gather[type](slot, part->grad, &memory->before, &trace, n, scalars, group->eps,
-                          signed_scale(job, group) < 0 ? -1 : 1);
-    if (last)
+    memcpy(&memory->before, part->param, bytes);
+    kernels->update[job->variant][group->rule][type](update_from, 0, n, scalars, &trace);
+    if (!last && part->step == 0)
+        memset(&memory->last, 0, bytes);
+    if (all)
+        kernels->gather[type](slot, &memory->sums, &strip, scalars->rate, group->eps,
+                              signed_scale(job, group) < 0 ? -1 : 1);
+    else
+        kernels->gather_norms[type](&memory->sums, &strip);
+    if (all && last)
         memcpy(last, &memory->update, bytes);
+    if (first + n == tile_count)
+        kernels->fold_sums[type](slot, &memory->sums);
 }
 
 void lrf_staged_run(const lrf_job *job, const lrf_tile_run *run, const lrf_scalars *scalars)
@@ -194,17 +200,17 @@ void lrf_staged_run(const lrf_job *job, const lrf_tile_run *run, const lrf_scala
     const size_t type = group->dtype - LRF_FLOAT32, element_size = lrf_element_size(group);
     const size_t copy_size = lrf_dtype_size(outputs->copy_dtype);
     const size_t end = run->first * LRF_TILE + lrf_elements_of(run);
-    size_t begin = run->first * LRF_TILE;
-    size_t step = LRF_TILE;
-    lrf_slot *slot = has_statistics(options) ? (lrf_slot *)options->work + run->index : NULL;
+    const int statistics = has_statistics(options);
+    const size_t usual = statistics ? LRF_STRIP : LRF_TILE;
+    size_t begin = run->first * LRF_TILE, step = usual;
     tile_memory memory;
 
     /* Statistics need their tiles where they are; everything else may begin on a cache line. */
-    if (!slot) {
+    if (!statistics) {
         const size_t head = lrf_elements_to_cache_line(run->tensor, begin, end - begin, element_size);
-        step = head > 0 ? head : LRF_TILE;
+        step = head > 0 ? head : usual;
     }
-    for (; begin < end; begin += step, step = LRF_TILE) {
+    for (; begin < end; begin += step, step = usual) {
         const size_t n = end - begin < step ? end - begin : step;
         const lrf_tensor part = part_of(run->tensor, begin, n, element_size);
         lrf_tensor update_from = part;
@@ -213,11 +219,15 @@ void lrf_staged_run(const lrf_job *job, const lrf_tile_run *run, const lrf_scala
             kernels->clamp[type](&memory.grad, part.grad, n, options->grad_scale, options->clip_value);
             update_from.grad = &memory.grad;
         }
-        if (slot)
-            update_with_statistics(job, group, &part, &update_from, at(outputs->last, begin, element_size), slot++,
-                                   scalars, &memory);
-        else
+        if (statistics) {
+            const size_t index = begin / LRF_TILE, first = begin % LRF_TILE;
+            const size_t rest = (size_t)run->tensor->count - index * LRF_TILE;
+            update_with_statistics(job, group, &part, &update_from, at(outputs->last, begin, element_size), first,
+                                   rest < LRF_TILE ? rest : LRF_TILE,
+                                   (lrf_slot *)options->work + run->index + index - run->first, scalars, &memory);
+        } else {
             kernels->update[LRF_PLAIN][group->rule][type](&update_from, 0, n, scalars, &nothing);
+        }
         if (outputs->ema)
             kernels->average[type](at(outputs->ema, begin, element_size), part.param, n, 1 - options->ema_decay);
         if (outputs->copy)
@@ -240,14 +250,14 @@ static void add_slot(lrf_stats *stats, const lrf_slot *slot)
     stats->grad_sq += slot->grad_sq;
     stats->param_sq += slot->param_sq;
     stats->update_sq += slot->update_sq;
-    stats->grad_max = larger(stats->grad_max, slot->grad_max);
-    stats->update_max = larger(stats->update_max, slot->update_max);
 }
 
 static void add_rest(lrf_stats *stats, const lrf_slot *slot)
 {
     stats->grad_update += slot->grad_update;
     stats->grad_last += slot->grad_last;
+    stats->grad_max = larger(stats->grad_max, slot->grad_max);
+    stats->update_max = larger(stats->update_max, slot->update_max);
     stats->rate_max = larger(stats->rate_max, slot->rate_max);
     stats->nan += slot->nan;
     stats->inf += slot->inf;
@@ -277,8 +287,8 @@ void lrf_finish_statistics(const lrf_job *job)
                 if (job->variant == LRF_TRACED)
                     add_rest(&stats, slot);
             }
-            stats.grad_max *= fabs(scale);
             if (stats.elements > 0 && job->variant == LRF_TRACED) { /* otherwise 0 might become -0 */
+                stats.grad_max *= fabs(scale);
                 stats.grad_update *= scale;
                 stats.grad_last *= scale;
             }

@@ -29,6 +29,8 @@ VARIANTS: dict[str, tuple[type[lrfast.Optimizer], dict[str, Any]]] = {
     "adamw": (lrfast.AdamW, {"weight_decay": 0.1}),
     "amsgrad": (lrfast.Adam, {"amsgrad": True, "weight_decay": 0.01}),
     "adamw-amsgrad": (lrfast.AdamW, {"amsgrad": True}),
+    "radam": (lrfast.RAdam, {"betas": (0.9, 0.99), "weight_decay": 0.01, "maximize": True}),
+    "radam-decoupled": (lrfast.RAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
 }
 
 # A class that has no variant above takes part with its defaults.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import lrfast
 from lrfast import reference
 
 FILE = Path(__file__).with_name("golden.txt")
@@ -101,12 +102,53 @@ VARIANTS = {
     "amsgrad-low-decoupled": Variant(
         reference.adamw, AMSGRAD, dict(lr=1e-3, betas=(0.4, 0.5), eps=1e-8, weight_decay=0.01, amsgrad=True)
     ),
+    "radam": Variant(reference.radam, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)),
+    "radam-low-decoupled": Variant(
+        reference.radam,
+        ADAM,
+        dict(lr=1e-3, betas=(0.3, 0.6), eps=1e-8, weight_decay=0.1, decoupled_weight_decay=True),
+    ),
 }
+
+
+# Steps with all that rides along: optimizer and settings.
+TAIL_UPDATES = 30
+TAIL_VARIANTS: dict[str, tuple[type[lrfast.Optimizer], dict[str, Any]]] = {
+    "sgd-tail": (lrfast.SGD, dict(lr=1e-2, maximize=True)),
+    "momentum-tail": (lrfast.SGD, dict(lr=1e-2, momentum=0.9)),
+    "nesterov-tail": (lrfast.SGD, dict(lr=1e-2, momentum=0.9, nesterov=True)),
+    "adagrad-tail": (lrfast.Adagrad, dict(lr=1e-2)),
+    "rmsprop-centered-tail": (lrfast.RMSprop, dict(lr=1e-2, alpha=0.9, centered=True)),
+    "rmsprop-momentum-tail": (lrfast.RMSprop, dict(lr=1e-2, alpha=0.9, momentum=0.5)),
+    "adamw-tail": (lrfast.AdamW, dict(lr=1e-3, weight_decay=0.1)),
+    "amsgrad-tail": (lrfast.Adam, dict(lr=1e-3, betas=(0.9, 0.99), amsgrad=True)),
+    "radam-tail": (lrfast.RAdam, dict(lr=1e-3, betas=(0.9, 0.9))),
+}
+COPIES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
 
 
 def text() -> str:
     """The whole file."""
-    return "".join(f"{name}-{dtype} {run(v, DTYPES[dtype]):016x}\n" for name, v in VARIANTS.items() for dtype in DTYPES)
+    lines = [f"{name}-{dtype} {run(v, DTYPES[dtype]):016x}\n" for name, v in VARIANTS.items() for dtype in DTYPES]
+    for name, (cls, settings) in TAIL_VARIANTS.items():
+        for copy in COPIES:
+            for dtype in DTYPES:
+                lines.append(f"{name}-{dtype}-{copy} {run_tail(cls, settings, DTYPES[dtype], COPIES[copy]):016x}\n")
+    return "".join(lines)
+
+
+def run_tail(cls: type[lrfast.Optimizer], settings: dict[str, Any], dtype: Any, copy: Any) -> int:
+    """Hash of parameter, gradient and of what rode along with the updates."""
+    param, grad, copy_to = numbers(dtype, 0), np.zeros(COUNT, dtype), np.zeros(COUNT, copy)
+    tail = dict(clip_value=0.4, clip_norm=5.0, nonfinite="skip", zero_grads=True, ema=0.9, stats=True)
+    optimizer = cls(param, grads=grad, copy_to=copy_to, **tail, **settings)
+    with lrfast.use_isa("numpy"):
+        for t in range(1, TAIL_UPDATES + 1):
+            grad[...] = gradient(dtype, t)
+            optimizer.step(grad_scale=0.7)
+    assert optimizer.ema is not None
+    arrays = [param, grad, optimizer.ema[0], copy_to, optimizer._bindings.recorder.rows]
+    return fnv1a(b"".join(array.tobytes() for array in arrays))
 
 
 def run(variant: Variant, dtype: Any) -> int:

@@ -103,6 +103,7 @@ STRUCTURAL = [
     (lrfast.SGD, {"momentum": 0.9}, {"momentum": 0.0}),
     (lrfast.Adam, {}, {"amsgrad": True}),
     (lrfast.AdamW, {"amsgrad": True}, {"amsgrad": False}),
+    (lrfast.RAdam, {}, {"decoupled_weight_decay": True}),
     (lrfast.RMSprop, {}, {"centered": True}),
     (lrfast.RMSprop, {}, {"momentum": 0.5}),
     (lrfast.RMSprop, {}, {"initial": "first-gradient"}),

@@ -1,4 +1,4 @@
-"""What the documents show is run: every Python block of the README, and the four edits for a new optimizer."""
+"""What the documents show is run: the Python blocks of README and range test, the four edits for a new optimizer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def blocks(document, language):
 README = [block for block in blocks("README.md", "python") if "torch" not in block or importlib.util.find_spec("torch")]
 
 
-@pytest.mark.parametrize("code", README)
-def test_readme(code, tmp_path):
+@pytest.mark.parametrize("code", [*README, *blocks("docs/learning-rate-finder.md", "python")])
+def test_examples(code, tmp_path):
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, timeout=120)
 
 
@@ -36,7 +36,7 @@ def test_four_edits_make_an_optimizer(tmp_path):
     """The walk-through of docs/adding-an-optimizer.md, done to a copy, passes the tests that find a new class."""
     edits = blocks("docs/adding-an-optimizer.md", "c") + blocks("docs/adding-an-optimizer.md", "python")
     # Under another name and id, for a tree in which somebody has followed the document.
-    names = {"LION": "DOCUMENTED", "Lion": "Documented", "lion": "documented", "RULE(10,": "RULE(40,"}
+    names = {"LION": "DOCUMENTED", "Lion": "Documented", "lion": "documented", "RULE(11,": "RULE(40,"}
     for name, other in names.items():
         edits = [edit.replace(name, other) for edit in edits]
     rule, row, reference, optimizer = edits

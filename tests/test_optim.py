@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -231,11 +232,12 @@ def test_a_list_emptied_during_its_step():
     """Gradients live until the step is over, whatever another thread does to the caller's list."""
     param = np.zeros(20_000_000, np.float32)
     optimizer = lrfast.SGD([param], lr=1.0)
-    for _ in range(3):
+    while optimizer.updates < 3:
         grads = [np.ones_like(param)]
         timer = threading.Timer(0.002, grads.clear)
         timer.start()
-        optimizer.step(grads)
+        with suppress(ValueError):  # emptied even before
+            optimizer.step(grads)
         timer.join()
     assert np.all(param == -3)
 

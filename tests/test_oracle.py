@@ -20,7 +20,7 @@ from cases import VARIANTS
 
 mpmath.mp.prec = 400
 mpf = mpmath.mpf
-ADAMS = (lrfast.Adam, lrfast.AdamW)
+ADAMS = (lrfast.Adam, lrfast.AdamW, lrfast.RAdam)
 
 
 def exact_step(variant, settings, t, p, g, states):
@@ -28,7 +28,8 @@ def exact_step(variant, settings, t, p, g, states):
     h = {k: mpf(v) if isinstance(v, float) else v for k, v in settings.items()}
     lr, wd = h["lr"], h["weight_decay"]
     g = -g if h["maximize"] else g
-    x = g + wd * p if "adamw" not in variant else g
+    decoupled = "adamw" in variant or h.get("decoupled_weight_decay", False)
+    x = g if decoupled else g + wd * p
     size = {name: abs(s) + abs(x) for name, s in states.items()}
     new = dict(states)
     x_size = abs(g) + abs(wd * p)
@@ -70,14 +71,30 @@ def exact_step(variant, settings, t, p, g, states):
         v = beta2 * states["exp_avg_sq"] + (1 - beta2) * x * x
         new["exp_avg"], new["exp_avg_sq"] = m, v
         size["exp_avg"], size["exp_avg_sq"] = abs(states["exp_avg"]) + x_size, states["exp_avg_sq"] + x_size**2
-        if h["amsgrad"]:
+        if h.get("amsgrad"):
             new["max_exp_avg_sq"] = v = max(v, states["max_exp_avg_sq"])
             size["max_exp_avg_sq"] = v + size["exp_avg_sq"]
-        factor = lr / (1 - beta1**t) / (mpmath.sqrt(v / (1 - beta2**t)) + h["eps"])
-        u, u_size = factor * m, factor * size["exp_avg"]
-        if "adamw" in variant:
+        cancelled = 1
+        if "radam" in variant:
+            r, cancelled = rectification(beta2, t)
+            scale = r * mpmath.sqrt(1 - beta2**t) / (mpmath.sqrt(v) + h["eps"]) if r else 1
+        else:
+            scale = 1 / (mpmath.sqrt(v / (1 - beta2**t)) + h["eps"])
+        factor = lr / (1 - beta1**t) * scale
+        u, u_size = factor * m, factor * size["exp_avg"] * cancelled
+        if decoupled:
             p = p * (1 - lr * wd)
     return p - u, new, {"param": abs(p) + u_size, **size}
+
+
+def rectification(beta2, t):
+    """RAdam's r, or 0 where the step is not divided yet; and how much larger than rho - 4 its largest term is."""
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * t * beta2**t / (1 - beta2**t)
+    if length <= 5:
+        return 0, 1
+    share = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+    return mpmath.sqrt(share), longest / (length - 4)
 
 
 # In halves of a unit in the last place of the largest terms: x, the state and the update are one chain each, and the
@@ -100,7 +117,7 @@ def test_one_step_against_exact_arithmetic(variant, dtype):
     eps = mpf(float(np.finfo(dtype).eps)) / 2
     worst = mpf(0)
     with lrfast.use_isa("numpy"):
-        for t in range(1, 6):
+        for t in range(1, 9):  # RAdam rectifies from its sixth step on
             grad = (rng.standard_normal(n) * 10.0 ** rng.uniform(-4, 4, n)).astype(dtype)
             before = [param.copy(), {k: v.copy() for k, v in optimizer._bindings.states[0].items()}]
             optimizer.step(grad)
@@ -146,6 +163,17 @@ def test_hand_computed_first_steps():
     assert (p[0], v[0]) == (-1.0, 9.0)
 
 
+def test_radam_divides_from_its_sixth_step_on():
+    p = np.zeros(2)
+    optimizer = lrfast.RAdam(p, lr=0.1)
+    for t in range(1, 7):
+        before = p.copy()
+        optimizer.step(np.array([1.0, 100.0]))
+        moved = before - p
+        assert (moved[1] == pytest.approx(100 * moved[0])) == (t < 6)
+    assert moved[0] == pytest.approx(moved[1]) == pytest.approx(0.1 * 0.02582, rel=1e-3)  # r of rho = 5.994
+
+
 def test_centered_variance_is_never_negative():
     for dtype in (np.float32, np.float64):
         param = np.zeros(1000, dtype)
@@ -181,3 +209,32 @@ if importlib.util.find_spec("torch"):
         assert loaded.param_groups[0]["lr"] == 1e-2
         for name, value in theirs.state_dict()["state"].get(0, {}).items():
             assert np.array_equal(loaded.state[0][name], value)
+
+    @pytest.mark.parametrize("clip", [{"clip_norm": 1.0}, {"clip_value": 0.5}, {"clip_value": 0.5, "clip_norm": 3.0}])
+    def test_clipping_against_pytorch(clip):
+        rng = np.random.default_rng(0)
+        params = [rng.standard_normal((20, 30)), rng.standard_normal(7)]
+        mirrors = [torch.tensor(p.copy(), requires_grad=True) for p in params]
+        theirs = torch.optim.AdamW(mirrors, lr=1e-2, foreach=False)
+        ours = lrfast.AdamW(params, lr=1e-2, zero_grads=True, ema=0.9, **clip)
+        averaged = torch.optim.swa_utils.AveragedModel(
+            torch.nn.ParameterList(mirrors), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+        )
+        averaged.update_parameters(torch.nn.ParameterList(mirrors))  # the first time it copies
+        for _ in range(5):
+            grads = [rng.standard_normal(p.shape) for p in params]
+            for mirror, grad in zip(mirrors, grads, strict=True):
+                mirror.grad = torch.from_numpy(grad.copy())
+            if "clip_value" in clip:
+                torch.nn.utils.clip_grad_value_(mirrors, clip["clip_value"])
+            if "clip_norm" in clip:
+                torch.nn.utils.clip_grad_norm_(mirrors, clip["clip_norm"])
+            theirs.step()
+            averaged.update_parameters(torch.nn.ParameterList(mirrors))
+            ours.step(grads)
+            assert not any(grad.any() for grad in grads)
+        for param, mirror in zip(params, mirrors, strict=True):
+            np.testing.assert_allclose(param, mirror.detach().numpy(), rtol=1e-13, atol=1e-15)
+        assert ours.ema is not None
+        for average, theirs_average in zip(ours.ema, averaged.parameters(), strict=True):
+            np.testing.assert_allclose(average, theirs_average.detach().numpy(), rtol=1e-13, atol=1e-15)

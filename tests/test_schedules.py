@@ -128,6 +128,17 @@ def test_scheduled_momentum_counts_as_momentum():
     assert param == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_scheduled_decay_is_the_one_that_was_chosen(decoupled):
+    settings = {"lr": 0.1, "decoupled_weight_decay": decoupled}
+    constant, scheduled = np.ones(40), np.ones(40)
+    for param, decay in ((constant, 0.3), (scheduled, lambda t: 0.3)):
+        optimizer = lrfast.RAdam(param, weight_decay=decay, **settings)
+        for grad in np.random.default_rng(0).standard_normal((5, 40)):
+            optimizer.step(grad)
+    assert np.array_equal(constant, scheduled)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

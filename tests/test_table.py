@@ -195,7 +195,8 @@ def test_defaults_of_a_class_are_those_of_the_table(cls):
     chosen = RULES[cls._rule(cls._structure(defaults_of(cls.__init__)))]
     family = [rule for rule in RULES.values() if rule.family == chosen.family]
     for rule in family:
-        _, numbers = lower(rule, settings, cls._renamed)
-        shared = set(numbers) - {"momentum", *cls._renamed.values()}
+        renamed = cls._renamed(settings)
+        _, numbers = lower(rule, settings, renamed)
+        shared = set(numbers) - {"momentum", *renamed.values()}
         assert {name: numbers[name] for name in shared} == {name: rule.defaults[name] for name in shared}, rule.name
         assert {"lr", "eps"} & set(rule.defaults) <= shared

@@ -27,11 +27,13 @@ class Contender:
 
     ``step()`` updates the parameters from gradients that do not change and returns when they are updated;
     ``result()`` is what the parameters then are. Parameters are the contender's own, gradients are shared.
+    ``prepare()`` is called before each timing and not timed.
     """
 
     name: str
-    step: Callable[[], None]
+    step: Callable[[], object]
     result: Callable[[], Arrays]
+    prepare: Callable[[], None] = lambda: None
 
 
 # A peer is a module with NAMES and

@@ -79,7 +79,7 @@ def measure(
                 contender = peer.make(name, rule, RULES[rule], [p.copy() for p in params], grads, threads)
                 contenders.append(contender)
     contenders += _streams(case, rule, grads, threads)
-    seconds = _take_turns(contenders, rounds)
+    seconds = take_turns(contenders, rounds)
     streams = [times for name, times in seconds.items() if name.startswith("stream")]
     stream = [min(times) for times in zip(*streams, strict=True)]
     ours = seconds["lrfast"]
@@ -90,10 +90,18 @@ def measure(
         "tensors": len(grads),
         "threads": threads,
         "bytes": (2 * WRITTEN[rule] + 1) * 4 * elements,
+        **summary(seconds),
+        "stream_ratio": median(a / b for a, b in zip(stream, ours, strict=True)),
+    }
+
+
+def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Minimum and median per contender, and the median over the rounds of its time relative to lrfast."""
+    ours = seconds["lrfast"]
+    return {
         "minimum": {name: min(times) for name, times in seconds.items()},
         "median": {name: median(times) for name, times in seconds.items()},
         "ratio": {name: median(a / b for a, b in zip(t, ours, strict=True)) for name, t in seconds.items()},
-        "stream_ratio": median(a / b for a, b in zip(stream, ours, strict=True)),
     }
 
 
@@ -110,12 +118,12 @@ def _streams(case: str, rule: str, grads: list[np.ndarray], threads: int) -> lis
     contenders = []
     for isa in lrfast.available_isas():
         if isa in ("avx512", "avx2", "neon"):
-            parts = [Stream(isa, part) for part in _split(tensors, threads)]
-            contenders.append(Contender(f"stream {isa}", _together(parts), lambda: []))
+            parts = [Stream(isa, part) for part in split(tensors, threads)]
+            contenders.append(Contender(f"stream {isa}", together(parts), lambda: []))
     return contenders
 
 
-def _split(tensors: list[Any], threads: int) -> list[list[Any]]:
+def split(tensors: list[Any], threads: int) -> list[list[Any]]:
     """Tensors, cut so that each thread has the same number of elements."""
     total = sum(grad.size for grad, _ in tensors)
     parts: list[list[Any]] = [[] for _ in range(threads)]
@@ -133,7 +141,8 @@ def _split(tensors: list[Any], threads: int) -> list[list[Any]]:
     return [part for part in parts if part]
 
 
-def _together(parts: list[Stream]) -> Any:
+def together(parts: list[Stream]) -> Any:
+    """A call that runs all parts at once, each on a thread."""
     if len(parts) == 1:
         return parts[0]
     pool = ThreadPoolExecutor(len(parts) - 1)
@@ -147,7 +156,8 @@ def _together(parts: list[Stream]) -> Any:
     return run
 
 
-def _take_turns(contenders: list[Contender], rounds: int) -> dict[str, list[float]]:
+def take_turns(contenders: list[Contender], rounds: int) -> dict[str, list[float]]:
+    """Seconds per step of each contender and round."""
     repeats = {}
     for contender in contenders:
         contender.step()
@@ -161,6 +171,7 @@ def _take_turns(contenders: list[Contender], rounds: int) -> dict[str, list[floa
         for contender in contenders:
             time.sleep(PAUSE)
             contender.step()
+            contender.prepare()
             loop = itertools.repeat(None, repeats[contender.name])
             begin = time.perf_counter()
             for _ in loop:

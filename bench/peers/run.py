@@ -51,27 +51,32 @@ def main() -> int:
             command = [sys.executable, __file__, "--worker", str(answer), "--threads", str(threads)]
             for option in ("cases", "rules", "peers"):
                 command += [f"--{option}", *getattr(chosen, option)]
-            subprocess.run([*command, "--rounds", str(chosen.rounds)], check=True, env=_environment(threads))
+            subprocess.run([*command, "--rounds", str(chosen.rounds)], check=True, env=environment(threads))
             results += json.loads(answer.read_text())
     if chosen.json:
         from lrfast import bench
 
         chosen.json.write_text(
-            json.dumps({"provenance": {**bench.provenance(), **_versions()}, "results": results}, indent=1)
+            json.dumps({"provenance": {**bench.provenance(), **versions()}, "results": results}, indent=1)
         )
         print(f"\nwritten: {chosen.json}")
     return 0
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Thread numbers that are read once, at import. With one thread the process also gets just one processor."""
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "LRFAST_NUM_THREADS")
     return {**os.environ, **dict.fromkeys(names, str(threads)), "DS_ACCELERATOR": "cpu", "JAX_PLATFORMS": "cpu"}
 
 
-def _work(chosen: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
+def use_processors(threads: int) -> None:
+    """As many processors as threads, if there are so many."""
     processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, processors[:threads] if threads <= len(processors) else processors)
+
+
+def _work(chosen: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
+    use_processors(threads)
     sys.path.insert(0, str(HERE))
     from measure import accepted, measure, print_case
 
@@ -86,7 +91,8 @@ def _work(chosen: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
     return results
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of all peers."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

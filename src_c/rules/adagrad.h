@@ -25,6 +25,7 @@ LRF_UPDATE(adagrad, no_state0, sum, no_state2)
         const real u = lr * x / d;
         LRF_TRACE(update, u);
         LRF_TRACE(denominator, d);
+        LRF_TRACE(last, 0);
         sum[i] = s;
         p[i] = p[i] - u;
     }

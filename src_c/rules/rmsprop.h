@@ -36,6 +36,7 @@ LRF_UPDATE(rmsprop, no_state0, square_avg, no_state2)
         const real u = lr * x / d;
         LRF_TRACE(update, u);
         LRF_TRACE(denominator, d);
+        LRF_TRACE(last, 0);
         square_avg[i] = v;
         p[i] = p[i] - u;
     }
@@ -78,6 +79,7 @@ LRF_UPDATE(rmsprop_centered, no_state0, square_avg, grad_avg)
         const real u = lr * x / d;
         LRF_TRACE(update, u);
         LRF_TRACE(denominator, d);
+        LRF_TRACE(last, 0);
         square_avg[i] = v;
         grad_avg[i] = a;
         p[i] = p[i] - u;

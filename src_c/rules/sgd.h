@@ -26,6 +26,8 @@ LRF_UPDATE(sgd, no_state0, no_state1, no_state2)
         const real x = grad_scale * g[i] + weight_decay * p[i];
         const real u = lr * x;
         LRF_TRACE(update, u);
+        LRF_TRACE(denominator, 1);
+        LRF_TRACE(last, 0);
         p[i] = p[i] - u;
     }
 }
@@ -43,6 +45,7 @@ LRF_UPDATE(momentum, momentum_buffer, no_state1, no_state2)
         const real b = flush(momentum * momentum_buffer[i] + grad_weight * x);
         const real u = grad_lr * x + lr * b;
         LRF_TRACE(update, u);
+        LRF_TRACE(denominator, 1);
         momentum_buffer[i] = b;
         p[i] = p[i] - u;
     }

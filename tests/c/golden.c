@@ -1,9 +1,15 @@
 /* Prints `case hash` for every rule and variant: a hash of the bytes of parameter and states after some hundred
- * updates. tests/golden.txt has the same lines from the NumPy reference (tests/golden.py). `golden isas` prints the
- * instruction sets that run here. */
+ * updates; then the same for steps with everything that rides along, whose outputs are hashed as well. tests/golden.txt
+ * has the same lines from the NumPy reference (tests/golden.py). `golden isas` prints the instruction sets that run
+ * here. */
 #include "check.h"
 
-enum { COUNT = 3109, UPDATES = 300, BUFFERS = 4 }; /* COUNT: three tiles, a row of lanes, and a tail */
+enum {
+    COUNT = 3109,
+    UPDATES = 300,
+    TAIL_UPDATES = 30,
+    BUFFERS = 4
+}; /* COUNT: three tiles, a row of lanes, and a tail */
 
 /* After these come single updates far into a training. */
 static const uint64_t late_steps[] = {5000, 123456789, UINT64_C(1) << 40};
@@ -85,6 +91,10 @@ static const variant variants[] = {
     {.name = "amsgrad-low-decoupled",
      .group =
          {.rule = LRF_AMSGRAD, .lr = 1e-3, .beta1 = 0.4, .beta2 = 0.5, .eps = 1e-8, .decoupled_weight_decay = 0.01}},
+    {.name = "radam",
+     .group = {.rule = LRF_RADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1}},
+    {.name = "radam-low-decoupled",
+     .group = {.rule = LRF_RADAM, .lr = 1e-3, .beta1 = 0.3, .beta2 = 0.6, .eps = 1e-8, .decoupled_weight_decay = 0.1}},
 };
 
 static double memory[2 + BUFFERS][COUNT];
@@ -138,6 +148,83 @@ static void run(const variant *chosen, uint32_t dtype)
     printf("%s-%s %016llx\n", chosen->name, dtype == LRF_FLOAT64 ? "f64" : "f32", (unsigned long long)hash);
 }
 
+/* ---- with all that rides along --------------------------------------------------------------------------- */
+
+typedef struct tail_variant {
+    const char *name;
+    lrf_group group;
+    int keeps_last; /* the update before does not follow from the states */
+} tail_variant;
+
+static const tail_variant tail_variants[] = {
+    {.name = "sgd-tail", .group = {.rule = LRF_SGD, .flags = LRF_MAXIMIZE, .lr = 1e-2}, .keeps_last = 1},
+    {.name = "momentum-tail", .group = {.rule = LRF_MOMENTUM, .lr = 1e-2, .momentum = 0.9}},
+    {.name = "nesterov-tail",
+     .group = {.rule = LRF_MOMENTUM, .flags = LRF_NESTEROV, .lr = 1e-2, .momentum = 0.9},
+     .keeps_last = 1},
+    {.name = "adagrad-tail", .group = {.rule = LRF_ADAGRAD, .lr = 1e-2, .eps = 1e-10}, .keeps_last = 1},
+    {.name = "rmsprop-centered-tail",
+     .group = {.rule = LRF_RMSPROP_CENTERED, .lr = 1e-2, .alpha = 0.9, .eps = 1e-8},
+     .keeps_last = 1},
+    {.name = "rmsprop-momentum-tail",
+     .group = {.rule = LRF_RMSPROP_MOMENTUM, .lr = 1e-2, .alpha = 0.9, .momentum = 0.5, .eps = 1e-8}},
+    {.name = "adamw-tail",
+     .group = {.rule = LRF_ADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .decoupled_weight_decay = 0.1}},
+    {.name = "amsgrad-tail", .group = {.rule = LRF_AMSGRAD, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8}},
+    {.name = "radam-tail", .group = {.rule = LRF_RADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.9, .eps = 1e-8}},
+};
+
+static void run_tail(const tail_variant *chosen, uint32_t dtype, uint32_t copy_dtype)
+{
+    static double ema[COUNT], last[COUNT], copy[COUNT];
+    static const char *const names[] = {[LRF_FLOAT32] = "f32", [LRF_FLOAT16] = "f16", [LRF_BFLOAT16] = "bf16"};
+    const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
+    const size_t bytes = COUNT * element_size(dtype);
+    double work[16 * (COUNT / 1024 + 1)];
+    lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
+    lrf_stats stats;
+    const lrf_outputs outputs = {
+        .ema = ema, .copy = copy, .copy_dtype = copy_dtype, .last = chosen->keeps_last ? last : NULL, .stats = &stats};
+    lrf_group group = chosen->group;
+    lrf_options options;
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    group.struct_size = sizeof group;
+    group.dtype = dtype;
+    group.tensors = &tensor;
+    group.count = 1;
+    group.outputs = &outputs;
+    group.last_lr = group.lr;
+    lrf_options_init(&options, sizeof options);
+    options.flags = LRF_STATS | LRF_ZERO_GRADS | LRF_REQUIRE_FINITE;
+    options.grad_scale = 0.7;
+    options.clip_value = 0.4;
+    options.clip_norm = 5;
+    options.ema_decay = 0.9;
+    options.work = work;
+    options.work_size = sizeof work;
+    memset(memory, 0, sizeof memory);
+    memset(last, 0, sizeof last);
+    for (size_t slot = 0; slot < BUFFERS; slot++)
+        tensor.state[slot] = rule->state[slot] ? memory[2 + slot] : NULL;
+    for (size_t i = 0; i < COUNT; i++) {
+        put(tensor.param, dtype, i, number_at(dtype, 0, i));
+        put(ema, dtype, i, number_at(dtype, 0, i));
+    }
+    for (uint64_t t = 1; t <= TAIL_UPDATES; t++) {
+        for (size_t i = 0; i < COUNT; i++)
+            put(tensor.grad, dtype, i, gradient_at(dtype, t, i));
+        CHECK(lrf_step(&group, 1, &options, NULL) == LRF_OK);
+    }
+    hash = hash_bytes(hash, tensor.param, bytes);
+    hash = hash_bytes(hash, tensor.grad, bytes);
+    hash = hash_bytes(hash, ema, bytes);
+    hash = hash_bytes(hash, copy, COUNT * (copy_dtype == LRF_FLOAT32 ? 4 : 2));
+    hash = hash_bytes(hash, &stats, sizeof stats);
+    printf("%s-%s-%s %016llx\n", chosen->name, dtype == LRF_FLOAT64 ? "f64" : "f32", names[copy_dtype],
+           (unsigned long long)hash);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "isas") == 0) {
@@ -150,5 +237,13 @@ int main(int argc, char **argv)
         run(&variants[i], LRF_FLOAT32);
         run(&variants[i], LRF_FLOAT64);
     }
+    for (size_t i = 0; i < sizeof tail_variants / sizeof tail_variants[0]; i++)
+        for (uint32_t copy_dtype = LRF_FLOAT32; copy_dtype <= LRF_BFLOAT16; copy_dtype++) {
+            describe("%s", tail_variants[i].name);
+            if (copy_dtype == LRF_FLOAT64)
+                continue;
+            run_tail(&tail_variants[i], LRF_FLOAT32, copy_dtype);
+            run_tail(&tail_variants[i], LRF_FLOAT64, copy_dtype);
+        }
     return result();
 }

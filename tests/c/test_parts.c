@@ -1,7 +1,7 @@
 /* The same bits for any number of parts, in any order of parts, on every instruction set; and what norms are. */
 #include "check.h"
 
-enum { TENSORS = 7, SKIPPED = 5, LARGEST = 6, ARENA = 1 << 22, MAX_GROUPS = 64, MAX_TILES = 1024 };
+enum { TENSORS = 7, SKIPPED = 5, LARGEST = 6, ARENA = 1 << 23, MAX_GROUPS = 64, MAX_TILES = 1024 };
 
 static const size_t sizes[TENSORS] = {0, 1, 5, 1024, 1025, 700, 3000};
 static const size_t part_counts[] = {1, 2, 3, 4, 7, 16};
@@ -11,7 +11,8 @@ static _Alignas(64) unsigned char bytes[ARENA], fresh[ARENA], expected[ARENA];
 static lrf_tensor tensors[MAX_GROUPS][TENSORS];
 static lrf_group groups[MAX_GROUPS];
 static size_t all_groups;
-static double work[3 * MAX_TILES];
+static lrf_outputs outputs[MAX_GROUPS][TENSORS];
+static double work[16 * MAX_TILES];
 
 /* One group per rule and dtype; in each, tensors of every size and one without gradient. */
 static void make_groups(void)
@@ -29,6 +30,16 @@ static void make_groups(void)
             for (size_t k = 0; k < TENSORS; k++)
                 group->tensors[k] = make_tensor(&memory, lrf_rule_at(i), dtype, sizes[k], 10 * (all_groups + k));
             group->tensors[SKIPPED].grad = NULL;
+            for (size_t k = 0; k < TENSORS; k++)
+                outputs[all_groups][k] = (lrf_outputs){
+                    .ema = take(&memory, sizes[k] * element_size(dtype)),
+                    .copy = take(&memory, sizes[k] * sizeof(float)),
+                    .last = i % 3 ? take(&memory, sizes[k] * element_size(dtype)) : NULL,
+                    .stats = take(&memory, sizeof(lrf_stats)),
+                    .copy_dtype = i % 3 == 0   ? LRF_FLOAT32
+                                  : i % 3 == 1 ? LRF_FLOAT16
+                                               : LRF_BFLOAT16,
+                };
         }
     memcpy(fresh, bytes, sizeof bytes);
 }
@@ -97,6 +108,23 @@ static void same_bits_for_all_parts_and_isas(const char *name, const lrf_options
                 CHECK(memcmp(&report.clip_factor, &first.clip_factor, sizeof first.clip_factor) == 0);
             }
     lrf_set_isa(NULL);
+}
+
+/* Everything that rides along writes into the memory that is compared. */
+static void with_everything(void)
+{
+    const uint32_t everything = LRF_STATS | LRF_ZERO_GRADS | LRF_REQUIRE_FINITE;
+    lrf_options options = make_options(everything, 0.5);
+
+    for (size_t i = 0; i < all_groups; i++)
+        groups[i].outputs = outputs[i];
+    options.clip_value = 0.3;
+    options.ema_decay = 0.9;
+    same_bits_for_all_parts_and_isas("everything", &options, all_groups);
+    options.flags = LRF_NORMS;
+    same_bits_for_all_parts_and_isas("norms of everything", &options, all_groups);
+    for (size_t i = 0; i < all_groups; i++)
+        groups[i].outputs = NULL;
 }
 
 /* ---- norms ----------------------------------------------------------------------------------------------- */
@@ -185,6 +213,7 @@ int main(void)
     same_bits_for_all_parts_and_isas("norm", &norm, all_groups);
     same_bits_for_all_parts_and_isas("clip", &clip, all_groups);
     same_bits_for_all_parts_and_isas("one group", &clip, 1);
+    with_everything();
     norms();
     clipping();
     not_finite();

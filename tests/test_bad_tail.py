@@ -1,0 +1,98 @@
+"""Options of what surrounds the update: what does not fit is refused in the user's words, and no byte changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_tail import everywhere, make
+
+import lrfast
+
+from cases import snapshot
+
+BAD_OPTIONS = [
+    *[("clip_norm", x, ValueError) for x in (0, -1.0, np.nan, np.inf)],
+    *[("clip_value", x, ValueError) for x in (0, -1.0, np.nan)],
+    ("clip_norm", "1", TypeError),
+    ("clip_norm", True, TypeError),
+    ("nonfinite", "ignore", ValueError),
+    ("nonfinite", None, ValueError),
+    ("zero_grads", 1, TypeError),
+    *[("ema", x, ValueError) for x in (1.0, -0.1, np.nan)],
+    *[("stats", x, ValueError) for x in (0, -1, 1.5, "all", None)],
+    ("clip", 1.0, TypeError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), BAD_OPTIONS)
+def test_options_out_of_range(name, value, error):
+    with pytest.raises(error, match=name):
+        lrfast.SGD(np.ones(3), **{name: value})
+    if name in ("clip_norm", "clip_value", "nonfinite", "zero_grads", "stats"):
+        optimizer = lrfast.SGD(np.ones(3))
+        with pytest.raises(error, match=name):
+            setattr(optimizer, name, value)
+        optimizer.step(np.ones(3))
+        assert optimizer.updates == 1
+    if name in ("ema", "copy_to", "report", "skipped"):
+        with pytest.raises(AttributeError):
+            setattr(lrfast.SGD(np.ones(3)), name, value)
+
+
+def bad_copies():
+    read_only = np.zeros(4, "f")
+    read_only.flags.writeable = False
+    return [
+        (np.zeros(3, "f"), ValueError, "shape"),
+        (np.zeros(4, np.int16), TypeError, "dtype"),
+        (np.zeros(4), TypeError, "dtype"),
+        (np.zeros(4, ">f4"), TypeError, "dtype"),
+        ([0.0] * 4, TypeError, "bare array"),
+        (np.zeros(8, "f")[::2], ValueError, "C-contiguous"),
+        (read_only, ValueError, "writable"),
+    ]
+
+
+@pytest.mark.parametrize(("copies", "error", "text"), bad_copies())
+def test_copies_that_do_not_fit(copies, error, text):
+    with pytest.raises(error, match=text):
+        lrfast.SGD(np.ones(4, "f"), copy_to=copies)
+
+
+def test_copies_that_overlap():
+    memory = np.ones(12, "f")
+    with pytest.raises(ValueError, match="overlap"):
+        lrfast.SGD(memory[:4], copy_to=memory[3:7])
+    with pytest.raises(ValueError, match="overlap"):
+        lrfast.SGD([memory[:4], memory[8:]], copy_to=[memory[4:8], memory[4:8]])
+    with pytest.raises(ValueError, match="one per parameter"):
+        lrfast.SGD([memory[:4], memory[8:]], copy_to=[memory[4:8]])
+    optimizer = lrfast.SGD(memory[:4], copy_to=memory[4:8])
+    with pytest.raises(ValueError, match="overlap"):
+        optimizer.step(memory[6:10])
+    assert np.array_equal(memory, np.ones(12))
+
+
+@everywhere
+def test_gradients_that_cannot_be_zeroed(isa):
+    optimizer, params = make({"zero_grads": True})
+    locked = np.ones(2000, "f")
+    locked.flags.writeable = False
+    shared = np.ones(2000, "f")
+    before = snapshot(optimizer, *params)
+    with pytest.raises(ValueError, match=r"grads\[0\].*writable"):
+        optimizer.step([locked, np.ones(3, "f")])
+    with pytest.raises(ValueError, match="overlap"):
+        optimizer.step([shared, shared[:3]])
+    assert before == snapshot(optimizer, *params)
+    assert shared.all()
+    plain = lrfast.SGD([params[0][:3], params[1]], grads=[shared[:3], shared[:3]])
+    with pytest.raises(ValueError, match="overlap"):
+        plain.zero_grads = True
+    assert not plain.zero_grads
+    plain.step()
+
+
+def test_use_ema_without_averages():
+    with pytest.raises(ValueError, match="ema"), lrfast.SGD(np.ones(3)).use_ema():
+        pass
