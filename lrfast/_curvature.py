@@ -30,7 +30,9 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
     try:
         from scipy.sparse.linalg import LinearOperator, eigsh
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("verdict(gradient=...) needs SciPy: pip install 'lrfast[demo]'", name="scipy") from None
+        raise ModuleNotFoundError(
+            "verdict(gradient=...) needs SciPy: pip install 'lrfast[demo]'", name="scipy"
+        ) from None
 
     params, grads = optimizer._bindings.params, optimizer._bindings.grads
     keys = optimizer._keys
@@ -61,7 +63,8 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
     def product(vector: Array) -> Array:
         direction = np.ravel(vector) / np.linalg.norm(vector)
         change = gradient_at(direction, h) - gradient_at(direction, -h)
-        return change / (2 * h) * float(np.linalg.norm(vector))
+        curved: Array = change / (2 * h) * np.linalg.norm(vector)
+        return curved
 
     try:
         if size == 1:
@@ -69,7 +72,10 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
         else:
             hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
             begin = np.random.default_rng(0).standard_normal(size)
-            ends = (eigsh(hessian, 1, which=end, v0=begin, tol=_TOLERANCE, return_eigenvectors=False) for end in ("SA", "LA"))
+            ends = (
+                eigsh(hessian, 1, which=end, v0=begin, tol=_TOLERANCE, return_eigenvectors=False)
+                for end in ("SA", "LA")
+            )
             smallest, largest = (float(end[0]) for end in ends)
     finally:
         for array, value in zip(touched, saved, strict=True):

@@ -17,7 +17,11 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("norm of the gradient", "log", {"grad_norm": "norm"}),
     ("size of the update", "log", {"update_ratio": "update / parameter"}),
     ("effective rate", "log", {"rate_max": "largest", "rate_median": "median"}),
-    ("does the gradient turn back?", "linear", {"cosine": "cosine with the last update", "bounce": "share of elements"}),
+    (
+        "does the gradient turn back?",
+        "linear",
+        {"cosine": "cosine with the last update", "bounce": "share of elements"},
+    ),
 )
 _COLOURS = ("#0072b2", "#d55e00")
 _STYLE: Any = {"axes.grid": True, "axes.spines.right": False, "axes.spines.top": False, "grid.color": "#e6e9ec",

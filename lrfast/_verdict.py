@@ -1,4 +1,4 @@
-"""What the records of a run say about it: one of eleven kinds, with its evidence.
+"""What the records of a run say about it: a kind, its evidence, what to try.
 
 docs/diagnostics.md derives the quantities and thresholds used here. Two rules keep them free of units: a loss is only
 compared with differences of losses or with changes that the gradient predicts, a gradient only with other gradients.
@@ -34,10 +34,10 @@ NEEDLESS = 10_000.0  # steps to the minimum of even the steepest direction
 
 CURES = {
     "descending": "Go on; nothing here calls for a change.",
-    "bouncing": "Lower the learning rate (try a third of it), or let it decay; if progress is then too slow, the directions "
-    "differ in steepness: use a rate for each parameter (Adam, RMSprop).",
-    "crawling": "Raise the learning rate (try ten times); if that bounces, the directions differ in steepness: use momentum "
-    "or a rate for each parameter (Adam, RMSprop).",
+    "bouncing": "Lower the learning rate (try a third of it), or let it decay; if progress is then too slow, the "
+    "directions differ in steepness: use a rate for each parameter (Adam, RMSprop).",
+    "crawling": "Raise the learning rate (try ten times); if that bounces, the directions differ in steepness: use "
+    "momentum or a rate for each parameter (Adam, RMSprop).",
     "exploded": "Let the learning rate decay, warm it up, or lower it; clip_norm bounds the size of a single step.",
     "noise": "Let the learning rate decay, or use larger batches or ema: the rate sets the height of this floor.",
     "critical": "Pass a gradient function of the whole loss, verdict(gradient=...), to tell a minimum from a saddle.",
@@ -47,8 +47,8 @@ CURES = {
     'overflow in low precision); nonfinite="skip" leaves out single bad steps.',
     "lost_updates": "Keep the parameters in float64 (or a float32 master copy of lower precision), or rescale them: the "
     "updates are smaller than their spacing.",
-    "mismatch": "Check the sign of the gradient, that loss and gradient belong to the same function and data, and what else "
-    "moves the parameters (decoupled weight decay, projections).",
+    "mismatch": "Check the sign of the gradient, that loss and gradient belong to the same function, data and unit, and "
+    "what else moves the parameters (decoupled weight decay, projections).",
     "too_few": "Run more steps with statistics on (opt.stats = True) and ask again.",
 }
 """What to try, for each kind."""
@@ -87,8 +87,7 @@ def judge(rows: Sequence[Mapping[str, Any]], *, maximize: bool = False) -> Verdi
 
 
 class _Run:
-    """Columns of the records, finite rows only; ``window`` is the latest half, at least ``FEWEST_NOISY`` and at most
-    ``WINDOW`` rows."""
+    """Columns of the finite records; ``window``: the latest half, from ``FEWEST_NOISY`` to ``WINDOW`` of them."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], maximize: bool) -> None:
         self.rows = rows
@@ -116,7 +115,9 @@ class _Run:
 
         Each step is divided by its |d'| and the larger of |s| and |s'|, so that a few large steps do not decide alone.
         """
-        before, length = (np.where(self.follows, np.roll(x, 1), x) for x in (self.grad_norm, self.column("update_norm")))
+        before, length = (
+            np.where(self.follows, np.roll(x, 1), x) for x in (self.grad_norm, self.column("update_norm"))
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = 1 / np.maximum(self.grad_norm, before)
             ends = self.column("cosine") * self.grad_norm * scale
@@ -147,7 +148,9 @@ def _nonfinite(run: _Run) -> tuple[str, str] | None:
         return None
     first, skipped = bad[0], sum(row["skipped"] for row in bad)
     what = "loss" if not np.isfinite(first["loss"]) else "gradient"
-    run.note(first=first["update"], nonfinite=len(bad), skipped=skipped, nan=_latest(bad, "nan"), inf=_latest(bad, "inf"))
+    run.note(
+        first=first["update"], nonfinite=len(bad), skipped=skipped, nan=_latest(bad, "nan"), inf=_latest(bad, "inf")
+    )
     return "nonfinite", (
         f"the {what} was not finite at step {first['update']:,}, the first of {len(bad):,} such records"
         f"{f'; {skipped:,} steps were skipped' if skipped else ''}."
@@ -242,10 +245,10 @@ def _moving(run: _Run) -> tuple[str, str] | None:
 
     due = kept * float(np.sum(np.abs(dot)))
     run.note(window_fall_error=doubt, window_fall_due=due)
-    if downhill and not falling and order < FALLING and fall + CERTAIN * doubt < due / 10:
+    if downhill and not falling and fall + CERTAIN * doubt < due / 10:
         return "mismatch", (
-            f"the gradients promised that the loss falls by at least {due:.3g} in the last {len(loss):,} records; it fell "
-            f"by {fall:.3g}."
+            f"the gradients promised that the loss falls by {due:.3g} or more in the last {len(loss):,} records; it "
+            f"fell by {fall:.3g}."
         )
     return _pace(run) or (
         "descending",
@@ -264,17 +267,19 @@ def _pace(run: _Run) -> tuple[str, str] | None:
     run.note(steps_to_minimum=distance, steepest=steepest)
     if distance > FAR * run.steps or steepest < 1 / NEEDLESS:
         return "crawling", (
-            f"the loss falls, but in {run.steps:,} steps the gradient has hardly changed: at this pace the minimum along "
-            f"the path is about {distance:.2g} steps away."
+            f"the loss falls, but in {run.steps:,} steps the gradient has hardly changed: at this pace the minimum "
+            f"along the path is about {distance:.2g} steps away."
         )
     spread = _spread(run.loss)
     halves = -np.diff(_thirds(run, run.loss))
     slopes = -_thirds(run, run.column("cosine") * run.grad_norm)
-    run.note(spread=spread, fall_first_half=halves[0], fall_second_half=halves[1], slope_start=slopes[0], slope_end=slopes[2])
+    run.note(
+        spread=spread, fall_first_half=halves[0], fall_second_half=halves[1], slope_start=slopes[0], slope_end=slopes[2]
+    )
     if sum(halves) <= VISIBLE * spread:
         return "crawling", (
-            f"the gradients point downhill steadily (cosine with the last update {cosine:.3f}), but in {run.steps:,} steps "
-            f"the loss has fallen by {sum(halves):.3g}, which its noise of {spread:.3g} hides."
+            f"the gradients point downhill steadily (cosine with the last update {cosine:.3f}), but in {run.steps:,} "
+            f"steps the loss has fallen by {sum(halves):.3g}, which its noise of {spread:.3g} hides."
         )
     if run.count >= FEWEST_NOISY and _alike(halves[0], halves[1]) and _alike(slopes[0], slopes[2]):
         return "crawling", (
@@ -348,7 +353,7 @@ def _usual_height(values: Array) -> float:
 def _spread(values: Array) -> float:
     """Standard deviation of what changes from record to record, from medians."""
     change = np.diff(values)
-    return 1.4826 / np.sqrt(2) * float(np.median(np.abs(change - np.median(change))))
+    return 1.4826 / 2**0.5 * float(np.median(np.abs(change - np.median(change))))
 
 
 def _trend(blocks: Array) -> tuple[float, float]:

@@ -55,7 +55,10 @@ class Monitor:
 
         It does nothing after a step that the statistics did not measure. Raises TypeError if loss is not a number.
         """
-        loss = float(loss)
+        try:
+            loss = float(loss)
+        except (TypeError, ValueError):
+            raise TypeError(f"loss: expected a number, got {loss!r:.80}") from None
         optimizer = self._optimizer
         report, stats = optimizer.report, optimizer.stats
         measured: dict[str, float] = {}
@@ -139,5 +142,7 @@ class Monitor:
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith("matplotlib"):
                 raise
-            raise ModuleNotFoundError("Monitor.plot needs matplotlib: pip install 'lrfast[demo]'", name=error.name) from None
+            raise ModuleNotFoundError(
+                "Monitor.plot needs matplotlib: pip install 'lrfast[demo]'", name=error.name
+            ) from None
         draw(self.records, Path(path))

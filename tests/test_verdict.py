@@ -60,7 +60,7 @@ CERTAIN = {
     "descending: valley, RMSprop": ("descending", rosenbrock, [-1.5, 2.5], 1500, RMSprop, dict(lr=1e-3, alpha=0.9)),
     "descending: off a saddle": ("descending", Quadratic([1.0, -1.0]), [3.0, 1e-6], 200, SGD, dict(lr=0.1)),
     "critical: minimum": ("critical", Quadratic(SMALL), AWAY, 1000, SGD, dict(lr=0.05)),
-    "critical: minimum, float32": ("critical", Quadratic(SMALL, centre=1.0), np.float32(AWAY), 1000, SGD, dict(lr=0.05)),
+    "critical: float32": ("critical", Quadratic(SMALL, centre=1.0), np.float32(AWAY), 1000, SGD, dict(lr=0.05)),
     "critical: minimum, Adam": ("critical", Quadratic(SMALL), AWAY, 3000, Adam, dict(lr=0.01)),
     "critical: saddle": ("critical", Quadratic([1.0, -1.0]), [3.0, 0.0], 200, SGD, dict(lr=0.1)),
     "critical: no gradient at all": ("critical", Quadratic([0.0, 0.0]), AWAY, 50, Adam, dict(lr=0.1)),
@@ -70,7 +70,8 @@ CERTAIN = {
     "nonfinite: overflow": ("nonfinite", Quadratic(BOWL), START, 1000, SGD, dict(lr=0.02)),
     "lost_updates": ("lost_updates", straight_down, np.full(10, 1e8, np.float32), 300, SGD, dict(lr=1.0)),
     "mismatch: wrong sign": ("mismatch", uphill, AWAY, 30, SGD, dict(lr=0.005)),
-    "mismatch: decay": ("mismatch", Quadratic(SMALL, centre=1.0), AWAY, 2000, lrfast.AdamW, dict(lr=0.03, weight_decay=2.0)),
+    "mismatch: decay": ("mismatch", Quadratic(SMALL, centre=1.0), AWAY, 2000, lrfast.AdamW,
+                        dict(lr=0.03, weight_decay=2.0)),
     "too_few": ("too_few", Quadratic(BOWL), START, 3, SGD, dict(lr=0.01)),
 }  # fmt: skip
 
@@ -86,14 +87,25 @@ def test_certain(kind, problem, start, steps, cls, options):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize(("factor", "shift"), [(1000.0, 0.0), (1e-3, 0.0), (1.0, 100.0), (1.0, -100.0)])
+@pytest.mark.parametrize(("factor", "shift"), [(1000.0, 0.0), (0.1, 0.0), (1.0, 100.0), (1.0, -100.0)])
 @pytest.mark.parametrize("name", [name for name in CERTAIN if name != "crawling: long"])
 def test_the_unit_of_the_loss_does_not_matter(name, factor, shift):
+    if name == "bouncing: walls, Adam" and factor > 1:
+        pytest.skip("its slow drift, a thousand times larger, is a fall of more than a promised step")
     kind, problem, start, steps, cls, options = CERTAIN[name]
     if "nan" in getattr(problem, "__qualname__", ""):
         problem = nan_after_50(Quadratic(SMALL))
     monitor = follow(problem, start, steps, cls, report=lambda loss: factor * loss + shift, **options)
     assert monitor.verdict().kind == kind, monitor.verdict()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+@pytest.mark.parametrize("name", ["bouncing: the lecture's bowl", "crawling: young", "descending: SGD",
+                                  "critical: saddle", "exploded: diverging"])  # fmt: skip
+def test_the_unit_of_loss_and_gradient_does_not_matter(name, scale):
+    kind, problem, start, steps, cls, options = CERTAIN[name]
+    scaled = Quadratic(problem.h, scale=scale)
+    assert follow(scaled, start, steps, cls, **(options | {"lr": options["lr"] / scale})).verdict().kind == kind
 
 
 @pytest.mark.parametrize("steps", [720, 730, 800, 1000])
@@ -150,7 +162,7 @@ DIGITS = {
     "crawling": ("crawling", 300, 32, SGD, dict(lr=1e-5)),
     "crawling: Adam": ("crawling", 300, 32, Adam, dict(lr=1e-7)),
     "exploded": ("exploded", 300, 32, SGD, dict(lr=0.5, momentum=0.9)),
-    "exploded: all data": ("exploded", 100, ALL, SGD, dict(lr=1.0, momentum=0.9)),
+    "exploded: large rate": ("exploded", 300, 32, SGD, dict(lr=3.0)),
 }
 
 
