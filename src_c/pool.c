@@ -14,7 +14,7 @@
 
 #include "check.h"
 
-/* In tiles of Adam, see tiles_of_adam. A thread has at least TILES_PER_THREAD, or calling it costs more than it saves
+/* A thread has at least TILES_PER_THREAD of Adam, or calling it costs more than it saves
  * (measured: 0.5 us). To wake one that sleeps costs the caller as much as 100,000 elements (30 us, in a virtual
  * machine); that is done for a step of TILES_TO_WAKE, or when steps follow each other so closely that the thread will
  * not fall asleep again. */
@@ -313,13 +313,13 @@ static size_t tiles_of_adam(const lrf_job *job)
 }
 
 /* How many threads this step is worth. */
-static unsigned threads_for(lrf_pool *pool, size_t tiles)
+static unsigned threads_for(lrf_pool *pool, const lrf_job *job)
 {
     const unsigned limit = pool ? lrf_pool_threads(pool) : 1;
-    const size_t worthwhile = tiles / TILES_PER_THREAD;
+    const size_t worthwhile = tiles_of_adam(job) / TILES_PER_THREAD;
     const unsigned threads = worthwhile >= limit ? limit : worthwhile > 1 ? (unsigned)worthwhile : 1;
 
-    if (threads == 1 || tiles >= TILES_TO_WAKE || are_awake(pool, threads))
+    if (threads == 1 || job->tiles >= TILES_TO_WAKE || are_awake(pool, threads))
         return threads;
     return now_ns() - atomic_load_explicit(&pool->last_end, memory_order_relaxed) < SPIN_NS ? threads : 1;
 }
@@ -346,7 +346,7 @@ lrf_status lrf_pool_step(lrf_pool *pool, const lrf_group *groups, size_t group_c
 
     if (status != LRF_OK)
         return status;
-    threads = threads_for(pool, tiles_of_adam(&job));
+    threads = threads_for(pool, &job);
     if (threads > 1 && take(pool)) {
         start_workers(pool, threads);
         atomic_store(&pool->spinning, threads <= processors());
