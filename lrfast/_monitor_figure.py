@@ -15,7 +15,7 @@ __all__ = ["draw"]
 _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("loss", "linear", {"loss": "loss"}),
     ("norm of the gradient", "log", {"grad_norm": "norm"}),
-    ("size of the update", "log", {"update_ratio": "update / parameter"}),
+    ("size of the update, relative to the parameters", "log", {"update_ratio": "update / parameter"}),
     ("effective rate", "log", {"rate_max": "largest", "rate_median": "median"}),
     (
         "does the gradient turn back?",

@@ -25,6 +25,7 @@ REMAINING = 1e-6
 LOST = 0.5
 FALLING = 29  # of 45 pairs of blocks: by chance 1 time in 400
 SIGNIFICANT, CERTAIN = 3.5, 5.0  # standard errors; with ten blocks: 1 time in 250, in 2,000
+UNPAID = 0.01  # of the promised fall
 STEPS = 0.5  # promised steps, the least that a window that falls gains
 VISIBLE = 3.0  # spreads of the loss
 OVERSHOOT = 0.5  # of the promised fall is climbed again
@@ -45,10 +46,10 @@ CURES = {
     "saddle": "Step off it: add a little noise (smaller batches) or move along the direction of negative curvature.",
     "nonfinite": "Lower the learning rate or warm it up; find the first operation that is not finite (log, division, "
     'overflow in low precision); nonfinite="skip" leaves out single bad steps.',
-    "lost_updates": "Keep the parameters in float64 (or a float32 master copy of lower precision), or rescale them: the "
-    "updates are smaller than their spacing.",
-    "mismatch": "Check the sign of the gradient, that loss and gradient belong to the same function, data and unit, and "
-    "what else moves the parameters (decoupled weight decay, projections).",
+    "lost_updates": "Keep the parameters in float64 (or a float32 master copy of lower precision), or rescale them: "
+    "the updates are smaller than their spacing.",
+    "mismatch": "Check the sign of the gradient, that loss and gradient belong to the same function, data and unit, "
+    "and what else moves the parameters (decoupled weight decay, projections).",
     "too_few": "Run more steps with statistics on (opt.stats = True) and ask again.",
 }
 """What to try, for each kind."""
@@ -245,7 +246,7 @@ def _moving(run: _Run) -> tuple[str, str] | None:
 
     due = kept * float(np.sum(np.abs(dot)))
     run.note(window_fall_error=doubt, window_fall_due=due)
-    if downhill and not falling and fall + CERTAIN * doubt < due / 10:
+    if downhill and not falling and fall + CERTAIN * doubt < UNPAID * due:
         return "mismatch", (
             f"the gradients promised that the loss falls by {due:.3g} or more in the last {len(loss):,} records; it "
             f"fell by {fall:.3g}."

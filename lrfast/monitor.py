@@ -16,9 +16,9 @@ from ._verdict import WINDOW, Verdict, judge
 __all__ = ["Monitor", "Verdict"]
 
 _MEASURED = (
-    "grad_norm", "param_norm", "update_norm", "update_ratio", "grad_max", "update_max", "nan", "inf", "zero", "lost", "dot",
-    "cosine", "bounce", "sharpness", "sharpness_limit", "minimum", "rate_median", "rate_max", "eps_dominates", "n_eff",
-    "elements",
+    "grad_norm", "param_norm", "update_norm", "update_ratio", "grad_max", "update_max", "nan", "inf", "zero", "lost",
+    "dot", "cosine", "bounce", "sharpness", "sharpness_limit", "minimum", "rate_median", "rate_max", "eps_dominates",
+    "n_eff", "elements",
 )  # fmt: skip
 
 
@@ -85,8 +85,8 @@ class Monitor:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The rows, oldest first: ``update`` (completed updates), ``loss``, ``skipped``, ``clip_factor`` and the numbers
-        of ``optimizer.stats["total"]``; what was not measured is NaN.
+        """The rows, oldest first: ``update`` (completed updates), ``loss``, ``skipped``, ``clip_factor`` and the
+        numbers of ``optimizer.stats["total"]``; what was not measured is NaN.
         """
         return self._old + self._latest
 
@@ -99,8 +99,8 @@ class Monitor:
         ``gradient`` is asked for only where the gradient is small, to tell a minimum from a saddle. It is called with
         the parameters, in the form the optimizer got them, and returns their gradients as ``step`` takes them (or None,
         having written them into the bound ones). It should be of the whole loss, without noise. The smallest and the
-        largest eigenvalue of the Hessian come from some tens of its differences (Lanczos); parameters and bound gradients
-        are restored bit for bit. Raises ModuleNotFoundError if that needs SciPy and it is missing.
+        largest eigenvalue of the Hessian come from some tens of its differences (Lanczos); parameters and bound
+        gradients are restored bit for bit. Raises ModuleNotFoundError if that needs SciPy and it is missing.
         """
         maximize = all(group["maximize"] for group in self._optimizer.param_groups)
         verdict = judge(self.records, maximize=maximize)

@@ -23,7 +23,10 @@ def blocks(document, language):
 README = [block for block in blocks("README.md", "python") if "torch" not in block or importlib.util.find_spec("torch")]
 
 
-@pytest.mark.parametrize("code", [*README, *blocks("docs/learning-rate-finder.md", "python")])
+EXAMPLES = [*README, *blocks("docs/learning-rate-finder.md", "python"), *blocks("docs/diagnostics.md", "python")]
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
 def test_examples(code, tmp_path):
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, timeout=120)
 
