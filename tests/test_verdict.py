@@ -49,6 +49,7 @@ CERTAIN = {
     "crawling: young": ("crawling", Quadratic(BOWL), START, 30, SGD, dict(lr=1e-7)),
     "crawling: long": ("crawling", Quadratic(BOWL), START, 15_000, SGD, dict(lr=1e-7)),
     "crawling: the flat direction": ("crawling", Quadratic(BOWL), START, 2000, SGD, dict(lr=0.009)),
+    "crawling: only the flat one left": ("crawling", Quadratic([0.05, 200.0]), START, 300, SGD, dict(lr=0.009)),
     "crawling: Adam": ("crawling", Quadratic(SMALL), AWAY, 100, Adam, dict(lr=1e-6)),
     "descending: SGD": ("descending", Quadratic(SMALL), AWAY, 60, SGD, dict(lr=0.02)),
     "descending: overshooting": ("descending", Quadratic(SMALL), AWAY, 20, SGD, dict(lr=0.18)),
