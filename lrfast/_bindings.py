@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _checks
 from ._table import Rule
-from ._tail import Outputs, Tail
+from ._tail import Outputs, Tail, check_copy
 from .reference import Moved
 from .stats import Recorder
 
@@ -22,15 +22,19 @@ class Group:
     """Tensors first .. stop that share a rule and the settings of a parameter group.
 
     ``settings`` is the live dict of ``param_groups``; ``update(param, grad, states, step, grad_scale, settings)`` is
-    one update by the reference, ``last(states, step, lr, settings)`` the update that made these states, or None.
+    one update by the reference, ``last(states, step, lr, settings)`` the update that made these states, or None,
+    ``rate(settings, step)`` the learning rate in eta/sigma. ``keeps_last``: statistics have to remember the last
+    update.
     """
 
     settings: dict[str, Any]
     rule: Rule
     update: Callable[..., Moved]
     last: Callable[..., Array | None]
+    rate: Callable[..., float]
     first: int
     stop: int
+    keeps_last: bool
 
 
 class Bindings:
@@ -101,6 +105,14 @@ class Bindings:
                     f"{label}: expected the array as it was bound (shape {place[1]}, {place[2]}, address "
                     f"{place[0]:#x}), got shape {now[1]}, {now[2]}, address {now[0]:#x}; do not resize bound arrays"
                 )
+
+    def check_copies(self) -> None:
+        """Refuses copies that were resized, re-typed or locked after binding."""
+        copies, places = self.outputs.copies or [], self.outputs.copy_places
+        for i, (copy, place) in enumerate(zip(copies, places, strict=True)):
+            check_copy(f"copy_to[{i}]", copy, self.labels[i], self.params[i])
+            if (copy.ctypes.data, copy.dtype) != place:
+                raise ValueError(f"copy_to[{i}]: expected the array as it was bound; do not resize or retype it")
 
     def check_grads(self, grads: Sequence[Array | None]) -> None:
         """Refuses gradients that do not fit their parameters, one by one."""

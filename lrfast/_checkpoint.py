@@ -19,6 +19,8 @@ def save(optimizer: Optimizer) -> dict[str, Any]:
 
     With averages also "ema": [array].
     """
+    optimizer._plan.acquire()  # not while a step runs, or parameters and averages have changed places
+    optimizer._plan.release()
     state = {
         i: {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in tensor.items()}
         for i, tensor in enumerate(optimizer.state)

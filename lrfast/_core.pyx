@@ -214,9 +214,10 @@ cdef class Plan:
     cdef size_t scratch_size
     cdef Py_ssize_t group_count, tensor_count
     cdef list params, param_groups, settings, known_settings, known_keys, runs_of_group, grads
-    cdef object bindings, owner, holder, recorder
+    cdef object bindings, owner, holder, recorder, copies
     cdef bint busy, scheduled, zero_grads, has_work, last_skipped
-    cdef readonly uint64_t updates, skipped
+    cdef readonly uint64_t updates
+    cdef public uint64_t skipped
 
     def __cinit__(self, bindings, owner, bint scheduled, steps, uint64_t updates):
         cdef Py_ssize_t i, k
@@ -272,6 +273,7 @@ cdef class Plan:
         cdef Py_ssize_t i
         tail, arrays = self.bindings.tail, self.bindings.outputs
         self.recorder = self.bindings.recorder
+        self.copies = arrays.copies
         self.zero_grads = tail.zero_grads
         self.options.clip_norm = tail.clip_norm or 0
         self.options.clip_value = tail.clip_value or 0
@@ -370,6 +372,16 @@ cdef class Plan:
                     self.bindings.check_params()
         return 0
 
+    cdef int check_copies(self) except -1:
+        cdef Py_ssize_t i
+        cdef cnp.ndarray copy
+        for i in range(self.tensor_count):
+            copy = <cnp.ndarray>(<list>self.copies)[i]
+            if (cnp.PyArray_DATA(copy) != self.outputs[i].copy or not cnp.PyArray_ISCARRAY(copy)
+                    or <uint64_t>cnp.PyArray_SIZE(copy) != self.tensors[i].count):
+                self.bindings.check_copies()
+        return 0
+
     cdef int bind_grads(self, list grads) except -1:
         cdef Py_ssize_t i
         cdef bint moved = False
@@ -432,6 +444,8 @@ cdef class Plan:
         if (grads is None) == (self.grads is None):
             self.bindings.choose_grads(grads)
         self.check_params()
+        if self.copies is not None:
+            self.check_copies()
         grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
         self.bind_grads(grads)
         recorded = self.has_work and self.prepare_work()
@@ -481,8 +495,7 @@ cdef class Plan:
         if self.bindings.tail.nonfinite == "raise":
             self.last_skipped = False
             i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
-            raise FloatingPointError(f"{self.bindings.grad_label(i)}: a gradient is not finite; in all gradients "
-                                     f"{self.last_report.nonfinite} are not")
+            raise _fallback.not_finite(self.bindings, i, self.last_report.nonfinite)
         self.skipped += 1
         if self.zero_grads:
             _fallback.zero(grads)
@@ -494,11 +507,12 @@ cdef class Plan:
         return 0
 
     def commit(self, steps, report):
-        """Counts a step that the reference did or skipped."""
+        """Counts a step that the reference did; steps None: one that updated nothing."""
         self.last_report.grad_norm, self.last_report.clip_factor = report.grad_norm, report.clip_factor
         self.last_report.updated, self.last_skipped = report.updated, report.skipped
         self.skipped += report.skipped
-        self.set_progress(steps, self.updates + (not report.skipped))
+        if steps is not None:
+            self.set_progress(steps, self.updates + 1)
 
 
 # ---- one tensor -------------------------------------------------------------------------------------------------

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _checks, _stages
 from ._bindings import Array, Bindings, Group
+from ._interrupt import interrupt_deferred
 from ._tail import Report
-from .reference import decayed_lr
 
 STEPPING = "step() of this optimizer is already running in another thread"
 
@@ -54,11 +52,12 @@ class ReferencePlan:
         self._steps = list(steps)
         self.updates = updates
 
-    def commit(self, steps: Sequence[int], report: Report) -> None:
-        """Counts a completed or skipped step."""
+    def commit(self, steps: Sequence[int] | None, report: Report) -> None:
+        """Counts a step; steps None: one that updated nothing."""
         self.report = report
         self.skipped += report.skipped
-        self.set_progress(steps, self.updates + (not report.skipped))
+        if steps is not None:
+            self.set_progress(steps, self.updates + 1)
 
     def step_of(self, i: int) -> int:
         """Completed updates of tensor i."""
@@ -95,7 +94,7 @@ def reference_step(
     updates: int,
     grads: Sequence[Array | None] | None,
     grad_scale: float,
-    commit: Callable[[Sequence[int], Report], None],
+    commit: Callable[[Sequence[int] | None, Report], None],
 ) -> None:
     """Checks everything, updates every tensor that has a gradient, commits the new step counts.
 
@@ -104,12 +103,16 @@ def reference_step(
     grad_scale = _checks.number("grad_scale", grad_scale)
     grads = bindings.choose_grads(grads)
     bindings.check_params()
+    bindings.check_copies()
     bindings.check_grads(grads)
     bindings.check_overlap(grads)
-    with _interrupt_deferred(), np.errstate(all="ignore"):
-        report = _survey(bindings, grads, grad_scale)
+    with interrupt_deferred(), np.errstate(all="ignore"):
+        report, nonfinite = _survey(bindings, grads, grad_scale)
+        if nonfinite and bindings.tail.nonfinite == "raise":
+            commit(None, Report(report.grad_norm))
+            raise not_finite(bindings, next(i for i, count in nonfinite.items() if count), sum(nonfinite.values()))
         if report.skipped:
-            commit(steps, report)
+            commit(None, report)
             if bindings.tail.zero_grads:
                 zero(grads)
             return
@@ -133,6 +136,11 @@ def reference_step(
         commit(new_steps, Report(report.grad_norm, report.clip_factor, False, updated))
 
 
+def not_finite(bindings: Bindings, i: int, count: int) -> FloatingPointError:
+    """For nonfinite="raise"; i: the first tensor, count: elements of all."""
+    return FloatingPointError(f"{bindings.grad_label(i)}: a gradient is not finite; {count} in all gradients are not")
+
+
 def zero(grads: Sequence[Array | None]) -> None:
     """What ``zero_grads`` means for a skipped step: otherwise a sum of gradients would stay NaN for ever."""
     for grad in grads:
@@ -140,20 +148,17 @@ def zero(grads: Sequence[Array | None]) -> None:
             grad.fill(0)
 
 
-def _survey(bindings: Bindings, grads: Sequence[Array | None], grad_scale: float) -> Report:
-    """What has to be known of all gradients before the first is used."""
+def _survey(bindings: Bindings, grads: Sequence[Array | None], grad_scale: float) -> tuple[Report, dict[int, int]]:
+    """What has to be known of all gradients before the first is used: a report, and where they are not finite."""
     tail = bindings.tail
     if tail.clip_norm is None and tail.nonfinite == "propagate":
-        return Report()
+        return Report(), {}
     present = [(i, grad) for i, grad in enumerate(grads) if grad is not None]
     norm = _stages.global_norm([_stages.sum_products(g, g) for _, g in present], grad_scale)
     if tail.nonfinite != "propagate":
-        for i, grad in present:
-            count = _stages.count_nonfinite(grad, grad_scale)
-            if count:
-                if tail.nonfinite == "raise":
-                    raise FloatingPointError(f"{bindings.grad_label(i)}: {count} of {grad.size} are not finite")
-                return Report(norm, 1.0, True, 0)
+        counts = {i: _stages.count_nonfinite(grad, grad_scale) for i, grad in present}
+        if any(counts.values()):
+            return Report(norm, 1.0, True, 0), counts
     factor = 1.0
     if tail.clip_norm is not None:
         clipped = norm
@@ -161,7 +166,7 @@ def _survey(bindings: Bindings, grads: Sequence[Array | None], grad_scale: float
             limited = [_stages.clamp(g, grad_scale, tail.clip_value) for _, g in present]
             clipped = _stages.global_norm([_stages.sum_products(x, x) for x in limited], 1.0)
         factor = _stages.clip_factor(clipped, tail.clip_norm)
-    return Report(norm, factor)
+    return Report(norm, factor), {}
 
 
 def _update(
@@ -194,7 +199,7 @@ def _update(
         if bindings.recorder.norms:
             _stages.gather_norms(row, grad, before, trace)
         else:
-            rate = decayed_lr(settings["lr"], settings.get("lr_decay", 0.0), step)
+            rate = group.rate(settings, step)
             _stages.gather(row, grad, before, trace, signed, rate, settings.get("eps", 0.0))
             if outputs.last and outputs.last[i] is not None:
                 outputs.last[i][...] = update  # type: ignore[index]
@@ -204,20 +209,3 @@ def _update(
         _stages.copy_into(outputs.copies[i], param, outputs.copy_dtypes[i])
     if tail.zero_grads:
         grad.fill(0)
-
-
-@contextmanager
-def _interrupt_deferred() -> Iterator[None]:
-    """Ctrl-C waits until the step is complete. Only the main thread gets it, so only there it has to be held."""
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or previous is None:  # None: a handler of C
-        yield
-        return
-    received: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if received:
-            signal.raise_signal(signal.SIGINT)

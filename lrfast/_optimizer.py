@@ -15,7 +15,7 @@ from ._bindings import Array, Bindings, Group, lower, names_of
 from ._state import State, state_array
 from ._table import RULES, Rule
 from ._tail import Tailed, TailOptions, make_outputs, make_tail, start_recording
-from .reference import Moved, one_minus_power
+from .reference import Moved, decayed_lr, one_minus_power
 
 _REBUILT = ("_bindings", "_plan", "_scheduled", "_written", "state")  # attributes that _bind makes
 
@@ -83,7 +83,6 @@ class Optimizer(Tailed):
     def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any], tail: TailOptions) -> None:
         self.defaults = dict(settings)
         self._tail = make_tail(tail)
-        self._copies = tail.get("copy_to")
         self._param_groups: list[dict[str, Any]] = []
         self._schedules: list[dict[str, Any]] = []
         self._structures: list[dict[str, Any]] = []
@@ -104,7 +103,7 @@ class Optimizer(Tailed):
             self._keys = keys
             self._append_settings({}, len(items))
             arrays, labels = items, names
-        copies = self._flatten("copy_to", self._copies, len(arrays))
+        copies = self._flatten("copy_to", tail.get("copy_to"), len(arrays))
         self._bind(arrays, labels, self._flatten("grads", grads, len(arrays)), copies, [], [], [0] * len(arrays), 0)
 
     # ---- what subclasses decide ------------------------------------------------------------------------------
@@ -158,6 +157,11 @@ class Optimizer(Tailed):
         return None
 
     @classmethod
+    def _rate(cls, settings: Mapping[str, Any], step: int) -> float:
+        """The learning rate of update `step`, as in eta/sigma."""
+        return decayed_lr(settings["lr"], settings.get("lr_decay", 0.0), step)
+
+    @classmethod
     def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
         """Decay of the average of squares in sigma, 1 for a sum or mean of all; NaN without sigma."""
         return math.nan
@@ -188,8 +192,8 @@ class Optimizer(Tailed):
         """Update every parameter that has a gradient, in place.
 
         ``grads`` as in the constructor, in the order of the parameters; None where they were bound. Gradients are
-        multiplied by ``grad_scale`` first and only read. Raises TypeError or ValueError before anything is written,
-        RuntimeError if another thread is in ``step()`` of this optimizer.
+        multiplied by ``grad_scale`` first, and only read unless ``zero_grads`` says otherwise. Raises TypeError or
+        ValueError before anything is written, RuntimeError if another thread is in ``step()`` of this optimizer.
         """
         if grads is not None and not (type(grads) is list and self._takes_list):
             grads = self._flatten("grads", grads, len(self.state))
@@ -259,22 +263,29 @@ class Optimizer(Tailed):
         _checkpoint.load(self, state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
+        self._plan.acquire()  # not while a step runs, or parameters and averages have changed places
+        self._plan.release()
+        return self._snapshot()
+
+    def _snapshot(self) -> dict[str, Any]:
+        """All that makes a twin: attributes, and what is bound, as they are and not copied."""
         bindings = self._bindings
         attributes = {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
         steps = [self._plan.step_of(i) for i in range(len(bindings.params))]
         arrays = (bindings.params, bindings.labels, bindings.grads, bindings.outputs.copies, bindings.outputs.ema or [])
-        bound = (*arrays, bindings.states, steps, self.updates)
+        bound = (*arrays, bindings.states, steps, self.updates, self.skipped)
         return {"attributes": attributes, "bound": bound}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved["attributes"])
-        params, labels, grads, copies, ema, states, steps, updates = saved["bound"]
+        params, labels, grads, copies, ema, states, steps, updates, skipped = saved["bound"]
         aligned = [
             {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
             for param, arrays in zip(params, states, strict=True)
         ]
         ema = [state_array(param, average, 3) for param, average in zip(params, ema, strict=False)]
         self._bind(params, labels, grads, copies, ema, aligned, steps, updates)
+        self._plan.skipped = skipped
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
@@ -339,6 +350,9 @@ class Optimizer(Tailed):
                     f"got {group[key]!r}"
                 )
         self._check(checked, where)
+        if any(checked.get(key) != written.get(key) for key in ("betas", "eps", "nesterov")):
+            start_recording(self._bindings)  # the last update can no longer be rebuilt
+            self._plan.configure()
         group.update(checked)
         self._written[index] = dict(group)
         return lower(self._rule_of(index), checked, self._renamed(checked))
@@ -375,9 +389,14 @@ class Optimizer(Tailed):
         """Settings of the group of tensor i."""
         return next(group.settings for group in self._bindings.groups if group.first <= i < group.stop)
 
-    def _n_eff(self, i: int) -> float:
-        """Gradients that sigma of tensor i has effectively seen."""
-        t, decay = int(self._plan.step_of(i)), self._sigma_decay(self._group_of(i))
+    def _keeps_last(self, index: int) -> bool:
+        """Whether statistics have to remember the last update: not all numbers that it was made with stay the same."""
+        return any(key in self._schedules[index] for key in ("betas", "eps"))
+
+    def _n_eff(self, i: int, updates: int) -> float:
+        """Gradients that sigma of tensor i had effectively seen after so many updates."""
+        t = max(0, int(self._plan.step_of(i)) - (self.updates - updates))
+        decay = self._sigma_decay(self._group_of(i))
         if decay == 1 or math.isnan(decay) or t == 0:
             return decay * t
         power = 1 - one_minus_power(decay, t)
@@ -385,6 +404,8 @@ class Optimizer(Tailed):
 
     def _sharpness_limit(self, tensors: list[int], lrs: Sequence[float]) -> float | None:
         """The least of the limits that the groups of these tensors have with these learning rates, if all have one."""
+        if self.clip_norm is not None or self.clip_value is not None:
+            return None  # clipped gradients move less than the settings say
         limits = [
             self._sharpness_limit_of({**group.settings, "lr": lr})
             for group, lr in zip(self._bindings.groups, lrs, strict=True)
@@ -434,7 +455,9 @@ class Optimizer(Tailed):
             if all(param is None for param in settings["params"]):
                 settings["params"] = tuple(arrays[first:stop])
             rule = self._rule_of(index)
-            groups.append(Group(settings, rule, self._update, self._last, first, stop))
+            groups.append(
+                Group(settings, rule, self._update, self._last, self._rate, first, stop, self._keeps_last(index))
+            )
             states += [
                 {n: state_array(param, self._initial(n, settings), k) for k, n in enumerate(rule.states) if n}
                 for param in arrays[max(first, len(states)) : stop]
@@ -455,6 +478,7 @@ class Optimizer(Tailed):
         except BaseException:
             self.__dict__["_written"] = written
             raise
+        plan.skipped = self._plan.skipped if "_plan" in self.__dict__ else 0
         self._bindings, self._scheduled, self._plan = bindings, scheduled, plan
         self.state = tuple(State(bindings, plan, i) for i in range(len(arrays)))
 

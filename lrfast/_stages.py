@@ -26,6 +26,7 @@ __all__ = [
     "count_nonfinite",
     "gather",
     "gather_norms",
+    "global_norm",
     "sum_products",
 ]
 

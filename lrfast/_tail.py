@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from ._interrupt import interrupt_deferred
 from ._state import state_array
 from .stats import Recorder, Stats
 
@@ -25,7 +26,6 @@ class Tailed:
     _bindings: Bindings
     _plan: Any
     _tail: Tail
-    _copies: Any
 
     @property
     def clip_norm(self) -> float | None:
@@ -74,13 +74,15 @@ class Tailed:
 
     @property
     def ema(self) -> list[Array] | None:
-        """Averages of the parameters, in their order; None without the keyword ``ema``."""
-        return self._bindings.outputs.ema
+        """Averages of the parameters, in their order; None without the keyword ``ema``. Live views."""
+        averages = self._bindings.outputs.ema
+        return None if averages is None else [average.view() for average in averages]
 
     @property
-    def copy_to(self) -> Any:
-        """The arrays that parameters are copied to, as given to the constructor; None without."""
-        return self._copies
+    def copy_to(self) -> list[Array] | None:
+        """The arrays that parameters are copied to, in their order; None without."""
+        copies = self._bindings.outputs.copies
+        return None if copies is None else list(copies)
 
     @property
     def report(self) -> Report:
@@ -98,15 +100,22 @@ class Tailed:
 
         Raises ValueError without the keyword ``ema``; ``step()`` inside raises RuntimeError.
         """
-        if self.ema is None:
+        averages = self._bindings.outputs.ema
+        if averages is None:
             raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
-        self._plan.acquire("parameters and averages have changed places: step() after the block of use_ema()")
+        self._plan.acquire("parameters and averages have changed places until the block of use_ema() ends")
         try:
-            _swap(self._bindings.params, self.ema)
+            self._bindings.check_params()
+            swapped = False
             try:
+                with interrupt_deferred():
+                    _swap(self._bindings.params, averages)
+                    swapped = True
                 yield
             finally:
-                _swap(self._bindings.params, self.ema)
+                if swapped:
+                    with interrupt_deferred():
+                        _swap(self._bindings.params, averages)
         finally:
             self._plan.release()
 
@@ -138,7 +147,7 @@ def start_recording(bindings: Bindings) -> None:
     bindings.last_lrs = [0.0 for _ in bindings.groups]
     if tail.every and not tail.norms:
         bindings.outputs.last = [
-            None if _is_rebuilt(group, bindings.states[i]) else state_array(param, 0.0, 3)
+            None if not group.keeps_last and _is_rebuilt(group, bindings.states[i]) else state_array(param, 0.0, 3)
             for group in bindings.groups
             for i, param in enumerate(bindings.params[group.first : group.stop], group.first)
         ]
@@ -162,6 +171,7 @@ def make_outputs(
         outputs.copy_dtypes = [
             check_copy(f"copy_to[{i}]", copy, labels[i], params[i]) for i, copy in enumerate(outputs.copies)
         ]
+        outputs.copy_places = [(copy.ctypes.data, copy.dtype) for copy in outputs.copies]
     if tail.ema is not None:
         outputs.ema = ema + [state_array(param, param, 3) for param in params[len(ema) :]]
     return outputs
@@ -205,11 +215,6 @@ class Tail:
             return replace(self, every=every, norms=norms)
         return replace(self, **{name: _CHECKS[name](name, value)})
 
-    @property
-    def stats(self) -> bool | int | str:
-        """The option that led to ``every`` and ``norms``."""
-        return "norms" if self.norms else self.every if self.every > 1 else bool(self.every)
-
 
 def make_tail(options: TailOptions) -> Tail:
     """Checks the options of a constructor, all but ``copy_to``."""
@@ -249,6 +254,7 @@ class Outputs:
     copies: list[Array] | None = None
     last: list[Array | None] | None = None
     copy_dtypes: list[str] = field(default_factory=list)
+    copy_places: list[tuple[int, Any]] = field(default_factory=list)  # (address, dtype) as bound
 
     def buffers(self) -> list[tuple[str, Array, bool]]:
         """(label, array, written) of all of them."""
@@ -259,8 +265,8 @@ class Outputs:
 
 def check_copy(label: str, copy: Any, param_label: str, param: Array) -> str:
     """The type of a copy: "float32", "float16" or "bfloat16". Raises TypeError or ValueError for what does not fit."""
-    if not isinstance(copy, np.ndarray):
-        raise TypeError(f"{label}: expected a numpy array, got {type(copy).__name__}")
+    if type(copy) not in (np.ndarray, np.memmap):
+        raise TypeError(f"{label}: expected a plain numpy array, got {type(copy).__name__}")
     name = "bfloat16" if copy.dtype == np.uint16 else copy.dtype.name
     if name not in ("float32", "float16", "bfloat16") or not copy.dtype.isnative:
         raise TypeError(f"{label}: expected dtype float32, float16, bfloat16 or uint16 (its bits), got {copy.dtype}")

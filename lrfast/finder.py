@@ -178,7 +178,7 @@ def _twin(opt: Optimizer) -> Iterator[Optimizer]:
     opt._plan.acquire()
     try:
         opt._plan.refresh_changed()
-        saved = opt.__getstate__()
+        saved = opt._snapshot()
         attributes = saved["attributes"]
         attributes["_param_groups"] = [dict(group) for group in opt.param_groups]
         attributes["_schedules"] = [{k: s for k, s in group.items() if k != "lr"} for group in opt._schedules]
@@ -186,7 +186,8 @@ def _twin(opt: Optimizer) -> Iterator[Optimizer]:
         twin = object.__new__(type(opt))
         twin.__setstate__(saved)
         bound = opt._bindings
-        shared = [x for x in (*bound.params, *(bound.grads or ()), *(bound.outputs.copies or ())) if x is not None]
+        written = (*bound.params, *(bound.outputs.copies or ()), *(bound.grads or ()))
+        shared = [x for x in written if x is not None and x.flags.writeable]
         copies = [array.copy() for array in shared]
         try:
             yield twin

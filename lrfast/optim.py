@@ -376,6 +376,11 @@ class RAdam(Optimizer):
         return reference.adam_update(states["exp_avg"], states["exp_avg_sq"], numbers)[0]
 
     @classmethod
+    def _rate(cls, settings: Mapping[str, Any], step: int) -> float:
+        numbers = reference.radam_numbers(step, settings["lr"], settings["betas"], settings["eps"])
+        return numbers.step_size * reference.one_minus_power(settings["betas"][0], step)
+
+    @classmethod
     def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
         return float(settings["betas"][1])
 

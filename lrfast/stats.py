@@ -18,9 +18,11 @@ weight decay), eta/sigma the effective rate; s' and d' belong to the step before
 ``dot``             <s, d>: the change of the loss that the gradient predicts
 ``cosine``          of s and d'; above 0 the last step went too far
 ``bounce``          share of elements in which s and d' have the same sign: the gradient has turned around
-``sharpness``       <d', s - s'> / |d'|^2: curvature of the loss along the last update
+``sharpness``       <d', s - s'> / |d'|^2: curvature of the loss along the last update; decoupled decay, which is not
+                    part of d', leaks into it
 ``sharpness_limit`` where that update would just not have lowered the loss: -2 <s', d'> / |d'|^2, for gradient descent
-                    2 / lr; with heavy-ball momentum 2 (1 + momentum) / ((1 - dampening) lr)
+                    2 / lr; with heavy-ball momentum and no clipping
+                    2 (1 + momentum) / ((1 - dampening) lr)
 ``minimum``         <s', d'> / <d', s' - s>: where along d' the loss is least; 1 is its end, less than 1/2 means that
                     the loss rose
 ``rates``           64 counts: elements with 2^(k-32) <= eta/sigma < 2^(k-31), the outer bins open. Of each 1,024
@@ -156,25 +158,24 @@ def _describe(recorder: Recorder, optimizer: Optimizer, tensors: list[int]) -> d
     return {
         **norms,
         **{name: largest(name) for name in ("grad_max", "update_max", "rate_max")},
-        **{name: int(total(name)) for name in ("nan", "inf", "zero", "lost")},
+        **{name: int(total(name)) for name in _COUNTED},
         "dot": -total("grad_update"),
         **_compare(recorder, optimizer, tensors),
         "rates": rates,
         "rate_median": _median(rates),
         "eps_dominates": _quotient(total("eps_dominates"), total("elements")),
-        "n_eff": min((optimizer._n_eff(i) for i in tensors), default=math.nan),
+        "n_eff": min((optimizer._n_eff(i, recorder.updates) for i in tensors), default=math.nan),
     }
 
 
 def _compare(recorder: Recorder, optimizer: Optimizer, tensors: list[int]) -> dict[str, float]:
     """What relates a step to the one before it, over the tensors that took part in both."""
     assert recorder.rows is not None
-    names = ("cosine", "bounce", "sharpness", "sharpness_limit", "minimum")
     before = recorder.before
     if before is not None:
         tensors = [i for i in tensors if before[i, 0] > 0]
     if before is None or not tensors:
-        return dict.fromkeys(names, math.nan)
+        return dict.fromkeys(_COMPARED, math.nan)
     rows = recorder.rows[tensors]
     then = _in_order(before[tensors, 1])  # <s', u'>
     now = _in_order(rows[:, FIELDS.index("grad_last")])  # <s, u'>
@@ -209,23 +210,7 @@ def _median(rates: Array) -> float:
     return float(2.0 ** (k + FIRST_RATE + 0.5))
 
 
-_UNKNOWN = dict.fromkeys(
-    (
-        *(
-            "grad_max",
-            "update_max",
-            "nan",
-            "inf",
-            "zero",
-            "lost",
-            "dot",
-            "cosine",
-            "bounce",
-            "sharpness",
-            "sharpness_limit",
-            "minimum",
-        ),
-        *("rate_median", "rate_max", "eps_dominates", "n_eff"),
-    ),
-    math.nan,
-)
+_COMPARED = ("cosine", "bounce", "sharpness", "sharpness_limit", "minimum")
+_COUNTED = ("nan", "inf", "zero", "lost")
+_OF_RATES = ("rate_median", "rate_max", "eps_dominates", "n_eff")
+_UNKNOWN = dict.fromkeys(("grad_max", "update_max", *_COUNTED, "dot", *_COMPARED, *_OF_RATES), math.nan)

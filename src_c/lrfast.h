@@ -2,8 +2,9 @@
  * thread pool.
  *
  * A step updates parameters from gradients in one pass over memory: each parameter, gradient and state is read
- * once and written once (gradients are only read), and what surrounds a step rides along: scaling, clipping, zeroing,
- * averaging, copies of low precision, statistics. A tensor is pointers, a group is numbers, a call is policy:
+ * once and written once (gradients are only read, unless they are to be zeroed), and what surrounds a step rides along:
+ * scaling, clipping, zeroing, averaging, copies of low precision, statistics. A tensor is pointers, a group is numbers,
+ * a call is policy:
  *
  *     float w[3] = {1, 2, 3}, g[3] = {.1f, .2f, .3f}, m[3] = {0}, v[3] = {0};
  *     lrf_tensor tensor = {.param = w, .grad = g, .state = {m, v}, .count = 3};
@@ -81,7 +82,7 @@ typedef enum lrf_rule {
  * otherwise (Adagrad's sum may start at any value >= 0). */
 typedef struct lrf_tensor {
     void *param;    /* read and written */
-    void *grad;     /* only read; NULL: this tensor is skipped and its step stays */
+    void *grad;     /* read, and zeroed with LRF_ZERO_GRADS; NULL: this tensor is skipped and its step stays */
     void *state[4]; /* slots as in optimizers.def; NULL where the rule has no state */
     uint64_t count; /* elements; 0 is valid */
     uint64_t step;  /* completed updates of this tensor, advanced by lrf_end; bias correction depends on it */

@@ -34,7 +34,7 @@ double lrf_one_minus_power(double base, uint64_t exponent)
 }
 
 /* Learning rate of update `step` under lr_decay. */
-static double lrf_decayed_lr(const lrf_group *group, uint64_t step)
+static double decayed_lr(const lrf_group *group, uint64_t step)
 {
     return group->lr / (1 + (double)(step - 1) * group->lr_decay);
 }
@@ -69,9 +69,11 @@ void lrf_add_trace_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_
     lrf_group before = *group;
     lrf_scalars last = {0};
 
-    scalars->rate = lrf_decayed_lr(group, step);
+    scalars->rate = decayed_lr(group, step);
+    if (group->rule == LRF_RADAM) /* its rectification is a rate, too */
+        scalars->rate = scalars->lr * lrf_one_minus_power(group->beta1, step);
     before.lr = group->last_lr;
-    if (step > 1)
+    if (step > 1 && !(group->flags & LRF_NESTEROV)) /* whose update does not follow from the states */
         compute_family(&last, &before, step - 1);
     scalars->last_lr = last.lr;
     scalars->last_correction2 = last.correction2;

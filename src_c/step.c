@@ -11,7 +11,7 @@ static size_t count_tiles(const lrf_group *groups, size_t group_count)
 {
     size_t tiles = 0;
     for (size_t i = 0; i < group_count; i++)
-        for (size_t j = 0; j < groups[i].count; j++)
+        for (size_t j = 0; groups[i].tensors && j < groups[i].count; j++)
             tiles += lrf_tiles_of(&groups[i].tensors[j]);
     return tiles;
 }

@@ -62,6 +62,7 @@ void lrf_norm_run(const lrf_job *job, const lrf_tile_run *run)
     const lrf_options *options = &job->options;
     const size_t type = run->group->dtype - LRF_FLOAT32, element_size = lrf_element_size(run->group);
     const double half_of_largest = (type == 0 ? (double)FLT_MAX : DBL_MAX) / 2;
+    const double scale = type == 0 ? (double)(float)options->grad_scale : options->grad_scale;
     lrf_norm_slot *slot = (lrf_norm_slot *)options->work + run->index;
     tile clamped;
 
@@ -72,7 +73,7 @@ void lrf_norm_run(const lrf_job *job, const lrf_tile_run *run)
 
         *slot = (lrf_norm_slot){.sum = kernels->sum_squares[type](g, n)};
         /* If the norm of the tile is in range, so is each of its elements. */
-        if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(options->grad_scale) * sqrt(slot->sum) <= half_of_largest))
+        if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(scale) * sqrt(slot->sum) <= half_of_largest))
             slot->nonfinite = (double)kernels->count_nonfinite[type](g, n, options->grad_scale);
         if (options->clip_value > 0 && options->clip_norm > 0) {
             kernels->clamp[type](&clamped, g, n, options->grad_scale, options->clip_value);
@@ -87,6 +88,9 @@ void lrf_finish_norm(lrf_job *job)
     const lrf_norm_slot *slot = options->work;
     double sum = 0, clamped_sum = 0;
 
+    job->grad_norm = 0;
+    if (job->tiles == 0)
+        return;
     for (size_t i = 0; i < job->group_count; i++)
         for (size_t j = 0; j < job->groups[i].count; j++) {
             const lrf_norm_slot *const end = slot + lrf_tiles_of(&job->groups[i].tensors[j]);
@@ -105,7 +109,7 @@ void lrf_finish_norm(lrf_job *job)
             job->nonfinite += (uint64_t)tensor.nonfinite;
         }
     job->grad_norm = fabs(options->grad_scale) * sqrt(sum);
-    if (options->clip_norm > 0) {
+    if (options->clip_norm > 0 && job->nonfinite == 0) {
         const double norm = options->clip_value > 0 ? sqrt(clamped_sum) : job->grad_norm;
         const double factor = options->clip_norm / (norm + CLIP_EPS);
         job->clip_factor = factor < 1 || factor != factor ? factor : 1;
@@ -272,7 +276,8 @@ static void add_rest(lrf_stats *stats, const lrf_slot *slot)
 
 void lrf_finish_statistics(const lrf_job *job)
 {
-    const lrf_slot *slot = job->options.work;
+    static const lrf_slot none;
+    const lrf_slot *slot = job->tiles > 0 ? job->options.work : &none;
 
     if (!has_statistics(&job->options))
         return;

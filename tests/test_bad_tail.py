@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from test_tail import everywhere, make
@@ -96,3 +99,68 @@ def test_gradients_that_cannot_be_zeroed(isa):
 def test_use_ema_without_averages():
     with pytest.raises(ValueError, match="ema"), lrfast.SGD(np.ones(3)).use_ema():
         pass
+
+
+def test_copies_resized_or_locked_after_binding():
+    for isa in lrfast.available_isas():
+        with lrfast.use_isa(isa):
+            half = np.zeros(4, "f")
+            optimizer = lrfast.SGD(np.ones(4, "f"), copy_to=half, lr=1.0)
+            half.flags.writeable = False
+            with pytest.raises(ValueError, match=r"copy_to\[0\].*writable"):
+                optimizer.step(np.ones(4, "f"))
+            half.flags.writeable = True
+            half.resize(8, refcheck=False)
+            with pytest.raises(ValueError, match=r"copy_to\[0\]"):
+                optimizer.step(np.ones(4, "f"))
+            assert optimizer.updates == 0
+            assert optimizer.param_groups[0]["params"][0][0] == 1
+
+
+def test_averages_cannot_be_replaced():
+    optimizer = lrfast.SGD(np.ones(4, "f"), ema=0.5, lr=1.0)
+    optimizer.ema[0] = np.zeros(4, "f")
+    optimizer.ema[0].shape = (2, 2)
+    optimizer.step(np.ones(4, "f"))
+    assert np.array_equal(optimizer.ema[0], np.full(4, 0.5))
+
+
+def test_saving_while_averages_are_swapped_in():
+    optimizer = lrfast.SGD(np.ones(4, "f"), ema=0.5)
+    with optimizer.use_ema():
+        for save in (optimizer.state_dict, lambda: copy.deepcopy(optimizer), lambda: pickle.dumps(optimizer)):
+            with pytest.raises(RuntimeError, match="changed places"):
+                save()
+    optimizer.state_dict()
+
+
+def test_use_ema_is_all_or_nothing():
+    params = [np.ones(4, "f"), np.ones(4, "f")]
+    optimizer = lrfast.SGD(params, ema=0.5, lr=1.0)
+    optimizer.step([np.ones(4, "f"), np.ones(4, "f")])
+    params[1].flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\[1\]"), optimizer.use_ema():
+        pass
+    assert params[0][0] == 0
+    params[1].flags.writeable = True
+    with pytest.raises(ZeroDivisionError), optimizer.use_ema():
+        1 / 0  # noqa: B018
+    assert params[0][0] == 0
+    optimizer.step([np.ones(4, "f"), np.ones(4, "f")])
+
+
+def test_a_scale_that_only_float64_can_hold():
+    for isa in lrfast.available_isas():
+        with lrfast.use_isa(isa):
+            optimizer = lrfast.SGD(np.ones(4, "f"), nonfinite="skip")
+            with np.errstate(over="ignore"):
+                optimizer.step(np.full(4, 1e-30, "f"), grad_scale=1e39)
+            assert optimizer.report.skipped
+
+
+def test_skipped_steps_are_remembered():
+    optimizer = lrfast.SGD([np.ones(4)], nonfinite="skip")
+    optimizer.step([np.full(4, np.nan)])
+    optimizer.add_param_group({"params": [np.ones(2)]})
+    assert optimizer.skipped == 1
+    assert copy.deepcopy(optimizer).skipped == 1

@@ -273,7 +273,7 @@ def test_averages_copies_and_statistics_are_as_they_were():
         optimizer.step()
     assert same_bits(twin.param_groups[0]["params"][0], p)
     assert same_bits(twin.ema[0], opt.ema[0])
-    assert same_bits(twin.copy_to.astype(np.float32), half.astype(np.float32))
+    assert same_bits(twin.copy_to[0].astype(np.float32), half.astype(np.float32))
     assert not g.any()
 
 
@@ -391,3 +391,18 @@ def test_plot(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'lrfast\[demo\]'"):
         sweep.plot(tmp_path / "other.png")
+
+
+def test_bound_gradients_may_be_read_only():
+    param, memory, copy = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2, "f")
+    grad = memory.view()
+    grad.flags.writeable = False
+    opt = lrfast.SGD(param, lr=0.1, grads=grad, copy_to=copy)
+
+    def loss_and_grads():
+        memory[...] = 3.0 * param
+        return 1.5 * float(param @ param), None
+
+    lrfast.find_lr(opt, loss_and_grads, lr_min=1e-4, lr_max=10, steps=20)
+    assert np.array_equal(param, [1.0, -2.0])
+    assert not copy.any()

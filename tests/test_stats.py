@@ -162,3 +162,62 @@ def test_a_checkpoint_ends_the_comparison():
     assert len(optimizer.stats) == 0
     optimizer.step([grads[-1]])
     assert math.isnan(optimizer.stats["total"]["cosine"])
+
+
+def compared(make, edit, steps=8):
+    """(cosine, the same from the moves themselves) of each step from the second on; edit(optimizer, t) comes before."""
+    found = []
+    for isa in lrfast.available_isas():
+        param = np.array([1.0, -2.0, 0.5, 3.0])
+        optimizer = make(param)
+        moves = []
+        with lrfast.use_isa(isa):
+            for t in range(steps):
+                edit(optimizer, t)
+                grad, before = CURVATURE * param, param.copy()
+                optimizer.step(grad)
+                moves.append(param - before)
+                if t > 0:
+                    exact = grad @ moves[-2] / np.linalg.norm(grad) / np.linalg.norm(moves[-2])
+                    found.append((optimizer.stats["total"]["cosine"], exact))
+    return found
+
+
+def test_settings_of_the_step_before_are_what_counts():
+    """The last update is rebuilt with the numbers that it was made with, or it is not known."""
+
+    def nesterov(optimizer, t):
+        optimizer.param_groups[0]["nesterov"] = t in (3, 4)
+
+    def eps(optimizer, t):
+        optimizer.param_groups[0]["eps"] = 10.0 if t == 4 else 1e-8
+
+    cases = [
+        (lambda p: lrfast.SGD(p, lr=0.01, momentum=0.9, stats=True), nesterov, True),
+        (lambda p: lrfast.Adam(p, lr=0.1, stats=True), eps, True),
+        (lambda p: lrfast.Adam(p, lr=lambda t: 0.1 / (t + 1), stats=True), lambda optimizer, t: None, False),
+        (lambda p: lrfast.Adam(p, betas=(0.9, lambda t: 0.9 + t / 100), stats=True), lambda optimizer, t: None, False),
+    ]
+    for make, edit, unknown in cases:
+        found = compared(make, edit)
+        assert any(math.isnan(cosine) for cosine, _ in found) == unknown
+        for cosine, exact in found:
+            assert math.isnan(cosine) or cosine == pytest.approx(exact, rel=1e-9)
+
+
+def test_clipped_heavy_ball_has_no_limit_by_its_settings():
+    optimizer, grads, moves = descend("momentum", lr=0.01, dampening=0.0, tail={"stats": True, "clip_norm": 1e-3})
+    exact = -2 * grads[-2] @ moves[-2] / (moves[-2] @ moves[-2])
+    assert optimizer.stats["total"]["sharpness_limit"] == pytest.approx(exact, rel=1e-9)
+
+
+def test_rates_of_radam_are_those_it_moves_with():
+    for isa in lrfast.available_isas():
+        param = np.array([1.0])
+        optimizer = lrfast.RAdam(param, lr=0.01, stats=True)
+        with lrfast.use_isa(isa):
+            for _ in range(12):
+                before = param.copy()
+                optimizer.step(np.array([3.0]))
+                corrected = optimizer.state[0]["exp_avg"][0] / (1 - 0.9**optimizer.updates)
+                assert optimizer.stats["total"]["rate_max"] == pytest.approx((before - param)[0] / corrected, rel=1e-9)

@@ -7,7 +7,7 @@
 
 static void adagrad_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
 {
-    scalars->lr = lrf_decayed_lr(group, step);
+    scalars->lr = decayed_lr(group, step);
     scalars->eps = group->eps;
 }
 

@@ -17,7 +17,7 @@ static void rmsprop_scalars(lrf_scalars *scalars, const lrf_group *group, uint64
     scalars->beta2 = alpha;
     scalars->weight2 = 1 - alpha;
     scalars->momentum = group->momentum;
-    scalars->lr = lrf_decayed_lr(group, step);
+    scalars->lr = decayed_lr(group, step);
     scalars->eps = group->eps;
 }
 

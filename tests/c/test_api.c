@@ -133,6 +133,21 @@ static void a_step_updates_counts_and_reports(void)
     CHECK(report.grad_norm == 10 && report.clip_factor == 5 / (10 + 1e-6) && report.updated == 2);
     CHECK(p[0][0] == 2.5f - 0.5f * ((float)(-2 * report.clip_factor) * 3));
 
+    describe("work of groups that will be refused");
+    group.tensors = NULL;
+    CHECK(lrf_work_size(&group, 1, &options) == 0);
+    CHECK(lrf_step(&group, 1, &options, &report) == LRF_NULL_POINTER);
+    group.tensors = tensors;
+
+    describe("no tiles at all");
+    group.count = 0;
+    options.flags = LRF_STATS | LRF_REQUIRE_FINITE;
+    options.work = NULL;
+    options.work_size = 0;
+    CHECK(lrf_step(&group, 1, &options, &report) == LRF_OK && report.grad_norm == 0);
+    group.count = 3;
+    options.flags = 0;
+
     describe("nothing to do");
     CHECK(lrf_step(NULL, 0, NULL, NULL) == LRF_OK);
     CHECK(lrf_step(&group, 0, &options, &report) == LRF_OK);
