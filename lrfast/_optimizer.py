@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,8 +13,9 @@ from . import _checkpoint, _checks, config
 from ._bindings import Array, Bindings, Group, lower, names_of
 from ._state import State, state_array
 from ._table import RULES, Rule
-from ._tail import Tailed, TailOptions, make_outputs, make_tail, start_recording
-from .reference import Moved, decayed_lr, one_minus_power
+from ._tail import TailOptions, make_outputs, make_tail, start_recording
+from ._tailed import Tailed
+from .reference import Moved
 
 _REBUILT = ("_bindings", "_plan", "_scheduled", "_written", "state")  # attributes that _bind makes
 
@@ -151,32 +151,7 @@ class Optimizer(Tailed):
             )
         return moved
 
-    @classmethod
-    def _last(cls, states: Mapping[str, Array], step: int, lr: float, settings: Mapping[str, Any]) -> Array | None:
-        """Update `step`, the one that made these states, with the lr that it had; None if they do not tell."""
-        return None
-
-    @classmethod
-    def _rate(cls, settings: Mapping[str, Any], step: int) -> float:
-        """The learning rate of update `step`, as in eta/sigma."""
-        return decayed_lr(settings["lr"], settings.get("lr_decay", 0.0), step)
-
-    @classmethod
-    def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:
-        """Decay of the average of squares in sigma, 1 for a sum or mean of all; NaN without sigma."""
-        return math.nan
-
-    @classmethod
-    def _sharpness_limit_of(cls, settings: Mapping[str, Any]) -> float | None:
-        """Largest curvature at which these settings are stable on a quadratic, where it is known."""
-        return None
-
     # ---- public ----------------------------------------------------------------------------------------------
-
-    @property
-    def updates(self) -> int:
-        """Completed ``step()`` calls: the t of every schedule."""
-        return int(self._plan.updates)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -384,34 +359,6 @@ class Optimizer(Tailed):
 
     def _rule_of(self, index: int) -> Rule:
         return RULES[self._rule(self._structures[index])]
-
-    def _group_of(self, i: int) -> Mapping[str, Any]:
-        """Settings of the group of tensor i."""
-        return next(group.settings for group in self._bindings.groups if group.first <= i < group.stop)
-
-    def _keeps_last(self, index: int) -> bool:
-        """Whether statistics have to remember the last update: not all numbers that it was made with stay the same."""
-        return any(key in self._schedules[index] for key in ("betas", "eps"))
-
-    def _n_eff(self, i: int, updates: int) -> float:
-        """Gradients that sigma of tensor i had effectively seen after so many updates."""
-        t = max(0, int(self._plan.step_of(i)) - (self.updates - updates))
-        decay = self._sigma_decay(self._group_of(i))
-        if decay == 1 or math.isnan(decay) or t == 0:
-            return decay * t
-        power = 1 - one_minus_power(decay, t)
-        return (1 + decay) / (1 - decay) * (1 - power) / (1 + power)
-
-    def _sharpness_limit(self, tensors: list[int], lrs: Sequence[float]) -> float | None:
-        """The least of the limits that the groups of these tensors have with these learning rates, if all have one."""
-        if self.clip_norm is not None or self.clip_value is not None:
-            return None  # clipped gradients move less than the settings say
-        limits = [
-            self._sharpness_limit_of({**group.settings, "lr": lr})
-            for group, lr in zip(self._bindings.groups, lrs, strict=True)
-            if any(group.first <= i < group.stop for i in tensors)
-        ]
-        return None if None in limits else min(limits)  # type: ignore[type-var]
 
     def _flatten(self, kind: str, grads: Any, count: int) -> list[Any] | None:
         """kind: "grads" or "copy_to"."""

@@ -3,185 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from ._interrupt import interrupt_deferred
 from ._state import state_array
-from .stats import Recorder, Stats
+from .stats import Recorder
 
 if TYPE_CHECKING:
     from ._bindings import Bindings, Group
 
 Array = np.ndarray[Any, Any]
-
-
-class Tailed:
-    """The part of :class:`lrfast.Optimizer` that has to do with the tail of a step."""
-
-    _bindings: Bindings
-    _plan: Any
-    _tail: Tail
-
-    @property
-    def clip_norm(self) -> float | None:
-        """Largest norm of all gradients together: they are scaled by min(1, clip_norm / (norm + 1e-6)). None: off."""
-        return self._tail.clip_norm
-
-    @clip_norm.setter
-    def clip_norm(self, value: float | None) -> None:
-        self._set_tail("clip_norm", value)
-
-    @property
-    def clip_value(self) -> float | None:
-        """Each gradient is limited to -clip_value .. clip_value, before ``clip_norm``. None: off."""
-        return self._tail.clip_value
-
-    @clip_value.setter
-    def clip_value(self, value: float | None) -> None:
-        self._set_tail("clip_value", value)
-
-    @property
-    def nonfinite(self) -> str:
-        """What a NaN or infinite gradient does: "propagate", "skip" the step, or "raise" FloatingPointError."""
-        return self._tail.nonfinite
-
-    @nonfinite.setter
-    def nonfinite(self, value: str) -> None:
-        self._set_tail("nonfinite", value)
-
-    @property
-    def zero_grads(self) -> bool:
-        """Whether a step leaves zeros in the gradients, in the pass that reads them."""
-        return self._tail.zero_grads
-
-    @zero_grads.setter
-    def zero_grads(self, value: bool) -> None:
-        self._set_tail("zero_grads", value)
-
-    @property
-    def stats(self) -> Stats:
-        """Statistics of the latest measured step, see ``lrfast.stats``; assign True, k, "norms" or False."""
-        return Stats(self, self._bindings.recorder)  # type: ignore[arg-type]
-
-    @stats.setter
-    def stats(self, value: bool | int | str) -> None:
-        self._set_tail("stats", value)
-
-    @property
-    def ema(self) -> list[Array] | None:
-        """Averages of the parameters, in their order; None without the keyword ``ema``. Live views."""
-        averages = self._bindings.outputs.ema
-        return None if averages is None else [average.view() for average in averages]
-
-    @property
-    def copy_to(self) -> list[Array] | None:
-        """The arrays that parameters are copied to, in their order; None without."""
-        copies = self._bindings.outputs.copies
-        return None if copies is None else list(copies)
-
-    @property
-    def report(self) -> Report:
-        """What the latest ``step()`` did."""
-        return self._plan.report  # type: ignore[no-any-return]
-
-    @property
-    def skipped(self) -> int:
-        """Steps skipped so far because a gradient was not finite."""
-        return int(self._plan.skipped)
-
-    @contextmanager
-    def use_ema(self) -> Iterator[None]:
-        """Inside, parameters and averages have changed places, for an evaluation with the averages.
-
-        Raises ValueError without the keyword ``ema``; ``step()`` inside raises RuntimeError.
-        """
-        averages = self._bindings.outputs.ema
-        if averages is None:
-            raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
-        self._plan.acquire("parameters and averages have changed places until the block of use_ema() ends")
-        try:
-            self._bindings.check_params()
-            swapped = False
-            try:
-                with interrupt_deferred():
-                    _swap(self._bindings.params, averages)
-                    swapped = True
-                yield
-            finally:
-                if swapped:
-                    with interrupt_deferred():
-                        _swap(self._bindings.params, averages)
-        finally:
-            self._plan.release()
-
-    def _set_tail(self, name: str, value: Any) -> None:
-        changed = self._tail.with_option(name, value)
-        self._plan.acquire()
-        try:
-            before, self._bindings.tail = self._bindings.tail, changed
-            try:
-                if changed.zero_grads and self._bindings.grads is not None:
-                    self._bindings.check_grads(self._bindings.grads)
-                    self._bindings.check_overlap(self._bindings.grads)
-            except BaseException:
-                self._bindings.tail = before
-                raise
-            self._tail = changed
-            if name == "stats":
-                start_recording(self._bindings)
-            self._plan.configure()
-        finally:
-            self._plan.release()
-
-
-def start_recording(bindings: Bindings) -> None:
-    """Makes what statistics need, or drops it."""
-    tail = bindings.tail
-    bindings.recorder = Recorder(len(bindings.params), tail.every, tail.norms) if tail.every else None
-    bindings.outputs.last = None
-    bindings.last_lrs = [0.0 for _ in bindings.groups]
-    if tail.every and not tail.norms:
-        bindings.outputs.last = [
-            None if not group.keeps_last and _is_rebuilt(group, bindings.states[i]) else state_array(param, 0.0, 3)
-            for group in bindings.groups
-            for i, param in enumerate(bindings.params[group.first : group.stop], group.first)
-        ]
-
-
-def _is_rebuilt(group: Group, states: dict[str, Array]) -> bool:
-    """Whether states tell the update that made them."""
-    none = {name: array.reshape(-1)[:0] for name, array in states.items()}
-    return group.last(none, 1, 0.0, group.settings) is not None
-
-
-def make_outputs(
-    tail: Tail, copies: Sequence[Any] | None, params: list[Array], labels: list[str], ema: list[Array]
-) -> Outputs:
-    """Checks copies and continues the averages ``ema``, which may be fewer than the parameters."""
-    outputs = Outputs()
-    if copies is not None:
-        if len(copies) != len(params):
-            raise ValueError(f"copy_to: expected {len(params)} arrays, one per parameter, got {len(copies)}")
-        outputs.copies = list(copies)
-        outputs.copy_dtypes = [
-            check_copy(f"copy_to[{i}]", copy, labels[i], params[i]) for i, copy in enumerate(outputs.copies)
-        ]
-        outputs.copy_places = [(copy.ctypes.data, copy.dtype) for copy in outputs.copies]
-    if tail.ema is not None:
-        outputs.ema = ema + [state_array(param, param, 3) for param in params[len(ema) :]]
-    return outputs
-
-
-def _swap(some: Sequence[Array], others: Sequence[Array]) -> None:
-    for x, y in zip(some, others, strict=True):
-        kept = x.copy()
-        x[...] = y
-        y[...] = kept
 
 
 class TailOptions(TypedDict, total=False):
@@ -261,6 +95,44 @@ class Outputs:
         found = [(f"ema[{i}]", array, True) for i, array in enumerate(self.ema or [])]
         found += [(f"copy_to[{i}]", array, True) for i, array in enumerate(self.copies or [])]
         return found + [(f"last update {i}", x, True) for i, x in enumerate(self.last or []) if x is not None]
+
+
+def start_recording(bindings: Bindings) -> None:
+    """Makes what statistics need, or drops it."""
+    tail = bindings.tail
+    bindings.recorder = Recorder(len(bindings.params), tail.every, tail.norms) if tail.every else None
+    bindings.outputs.last = None
+    bindings.last_lrs = [0.0 for _ in bindings.groups]
+    if tail.every and not tail.norms:
+        bindings.outputs.last = [
+            None if not group.keeps_last and _is_rebuilt(group, bindings.states[i]) else state_array(param, 0.0, 3)
+            for group in bindings.groups
+            for i, param in enumerate(bindings.params[group.first : group.stop], group.first)
+        ]
+
+
+def _is_rebuilt(group: Group, states: dict[str, Array]) -> bool:
+    """Whether states tell the update that made them."""
+    none = {name: array.reshape(-1)[:0] for name, array in states.items()}
+    return group.last(none, 1, 0.0, group.settings) is not None
+
+
+def make_outputs(
+    tail: Tail, copies: Sequence[Any] | None, params: list[Array], labels: list[str], ema: list[Array]
+) -> Outputs:
+    """Checks copies and continues the averages ``ema``, which may be fewer than the parameters."""
+    outputs = Outputs()
+    if copies is not None:
+        if len(copies) != len(params):
+            raise ValueError(f"copy_to: expected {len(params)} arrays, one per parameter, got {len(copies)}")
+        outputs.copies = list(copies)
+        outputs.copy_dtypes = [
+            check_copy(f"copy_to[{i}]", copy, labels[i], params[i]) for i, copy in enumerate(outputs.copies)
+        ]
+        outputs.copy_places = [(copy.ctypes.data, copy.dtype) for copy in outputs.copies]
+    if tail.ema is not None:
+        outputs.ema = ema + [state_array(param, param, 3) for param in params[len(ema) :]]
+    return outputs
 
 
 def check_copy(label: str, copy: Any, param_label: str, param: Array) -> str:

@@ -164,7 +164,7 @@ def _describe(recorder: Recorder, optimizer: Optimizer, tensors: list[int]) -> d
         "rates": rates,
         "rate_median": _median(rates),
         "eps_dominates": _quotient(total("eps_dominates"), total("elements")),
-        "n_eff": min((optimizer._n_eff(i, recorder.updates) for i in tensors), default=math.nan),
+        "n_eff": optimizer._n_eff(tensors, recorder.updates),
     }
 
 
