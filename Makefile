@@ -46,7 +46,7 @@ bench-peers: $(VENV)-peers/installed
 	$(VENV)-peers/bin/python bench/peers/tail.py --json build/tail.json $(TAIL_ARGUMENTS)
 	$(VENV)-peers/bin/python bench/peers/figures.py build/peers.json docs
 
-$(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py)
+$(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py)
 	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/pip install --quiet "setuptools>=77" "cython>=3.1,<4" "numpy>=2" torch==2.13.0 numba "jax[cpu]" \
 		optax matplotlib ninja py-cpuinfo wheel

@@ -32,16 +32,24 @@ STYLE = {
 
 
 def main(sources: list[Path], folder: Path) -> None:
-    results = [result for source in sources for result in json.loads(source.read_text())["results"]]
+    measured = [json.loads(source.read_text()) for source in sources]
+    results = [result for run in measured for result in run["results"]]
+    provenance = _provenance(measured[-1]["provenance"])
     single = sorted((r for r in results if r["case"].isdecimal() and r["elements"] >= 256), key=lambda r: r["elements"])
     with plt.rc_context(STYLE):
-        _roofline([r for r in single if r["threads"] == 1], folder / "roofline.svg")
-        _ratios([r for r in single if r["threads"] == 1 and r["rule"] == "adam"], folder / "peers.svg")
-        _scaling(single, folder / "threads.svg")
+        _roofline([r for r in single if r["threads"] == 1], folder / "roofline.svg", provenance)
+        _ratios([r for r in single if r["threads"] == 1 and r["rule"] == "adam"], folder / "peers.svg", provenance)
+        _scaling(single, folder / "threads.svg", provenance)
 
 
-def _roofline(results: list[dict[str, Any]], path: Path) -> None:
-    figure, axes = _axes("per cent of a loop that only streams")
+def _provenance(found: dict[str, Any]) -> str:
+    """Machine, compiler and commit in a line."""
+    commit = (found["commit"] or "unknown")[:10]
+    return f"{found['processor']}, compiler {found['compiler']}, {found['isa']}, lrfast {commit}, {found['time'][:10]}"
+
+
+def _roofline(results: list[dict[str, Any]], path: Path, provenance: str) -> None:
+    figure, axes = _axes("per cent of a loop that only streams", provenance)
     for rule, colour in zip(_rules(results), COLOURS, strict=False):
         own = [r for r in results if r["rule"] == rule]
         axes.plot(
@@ -52,8 +60,8 @@ def _roofline(results: list[dict[str, Any]], path: Path) -> None:
     _save(figure, axes, path)
 
 
-def _ratios(results: list[dict[str, Any]], path: Path) -> None:
-    figure, axes = _axes("time relative to lrfast (Adam, one thread)")
+def _ratios(results: list[dict[str, Any]], path: Path, provenance: str) -> None:
+    figure, axes = _axes("time relative to lrfast (Adam, one thread)", provenance)
     names = [n for n in results[0]["ratio"] if n != "lrfast" and not n.startswith("stream")]
     for name, colour in zip(names, COLOURS, strict=False):
         own = [r for r in results if name in r["ratio"]]
@@ -64,8 +72,8 @@ def _ratios(results: list[dict[str, Any]], path: Path) -> None:
     _save(figure, axes, path)
 
 
-def _scaling(results: list[dict[str, Any]], path: Path) -> None:
-    figure, axes = _axes("speed on all threads relative to one")
+def _scaling(results: list[dict[str, Any]], path: Path, provenance: str) -> None:
+    figure, axes = _axes("speed on all threads relative to one", provenance)
     for rule, colour in zip(_rules(results), COLOURS, strict=False):
         time = {(r["elements"], r["threads"]): r["median"]["lrfast"] for r in results if r["rule"] == rule}
         most = max(threads for _, threads in time)
@@ -76,8 +84,9 @@ def _scaling(results: list[dict[str, Any]], path: Path) -> None:
     _save(figure, axes, path)
 
 
-def _axes(label: str) -> Any:
+def _axes(label: str, provenance: str) -> Any:
     figure, axes = plt.subplots(layout="constrained")
+    figure.supxlabel(provenance, fontsize=7, color="#8a949e")
     axes.set_xscale("log")
     axes.set_xlabel("elements of one float32 tensor")
     axes.set_ylabel(label)

@@ -95,7 +95,8 @@ def versions() -> dict[str, str]:
     """Of all peers."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
+    found = {"commit": commit.stdout.strip() or "unknown"}
     for package in ("numba", "torch", "deepspeed", "jax", "optax"):
         try:
             found[package] = version(package)
