@@ -92,7 +92,7 @@ def _work(chosen: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """Of all peers."""
+    """The commit that is measured, and the versions of all peers."""
     from importlib.metadata import PackageNotFoundError, version
 
     commit = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
