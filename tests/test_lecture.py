@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -74,18 +75,41 @@ def test_l1_the_loss_stands_while_the_gradient_is_large():
 @pytest.mark.parametrize("expected", ["bouncing", "crawling", "minimum", "saddle"])
 def test_l2_verdicts(expected):
     run = l2_verdict.runs()[expected]
-    verdict = l2_verdict.judge(run)
+    verdict = l2_verdict.verdict(run)
     assert verdict.kind == expected
-    lowest, highest = verdict.evidence["curvature_min"], verdict.evidence["curvature_max"]
-    known = {"minimum": (1, 2), "saddle": (-1, 1)}.get(expected, (0.01, 200))
-    assert (lowest, highest) == pytest.approx(known, abs=1e-6)
-    critical = expected in ("minimum", "saddle")
-    assert (verdict.evidence["shrunk"] < 1e-6) == critical
-    assert (verdict.evidence["grad_norm"] > 90) == (not critical)
+    evidence = verdict.evidence
+    assert evidence["steps"] == run.updates == 2_000
+    if expected in ("minimum", "saddle"):
+        assert evidence["grad_norm"] < 1e-6 * evidence["grad_norm_before"]
+        known = {"minimum": (1, 2), "saddle": (-1, 1)}[expected]
+        assert (evidence["smallest"], evidence["largest"]) == pytest.approx(known, abs=1e-6)
+    else:
+        assert evidence["grad_norm"] > 90
+        assert evidence["cosine"] == pytest.approx({"bouncing": 1, "crawling": -1}[expected], abs=1e-5)
+
+
+def test_l2_the_monitor_saw_the_run_and_left_it_alone():
+    watched, alone = l2_verdict.runs()["bouncing"], l1_bouncing.run()
+    assert np.array_equal(watched.path, alone.path)
+    assert [row["loss"] for row in watched.monitor.records] == watched.losses[:-1].tolist()
+    np.testing.assert_allclose([row["grad_norm"] for row in watched.monitor.records], watched.grad_norms[:-1])
 
 
 def test_l2_a_run_in_order_is_left_in_peace():
-    assert l2_verdict.judge(descend(bowl(1.0, 2.0), lrfast.SGD, 50, lr=0.01)).kind == "descending"
+    run = descend(bowl(1.0, 2.0), lrfast.SGD, 50, lr=0.01, monitored=True)
+    assert l2_verdict.verdict(run).kind == "descending"
+    with pytest.raises(ValueError, match="monitored=True"):
+        l2_verdict.verdict(descend(bowl(1.0, 2.0), lrfast.SGD, 50, lr=0.01))
+
+
+def test_l2_the_page_shows_what_the_monitor_says(page):
+    html = page.read_text(encoding="utf-8")
+    for expected, run in l2_verdict.runs().items():
+        text = escape(l2_verdict.verdict(run).text)
+        row = re.search(f'<tr><th scope="row">{expected}</th>.*?</tr>', html)
+        assert row is not None
+        assert f'<td data-label="verdict">{expected}</td>' in row[0]
+        assert f'<td data-label="in words">{text}</td>' in row[0]
 
 
 def test_l3_large_bounces_and_small_never_arrives():

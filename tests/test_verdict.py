@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 from runs import BOWL, HILLY, START, Quadratic, follow, rosenbrock, walls
+from threadpoolctl import threadpool_limits
 
 import lrfast
 from lrfast import SGD, Adagrad, Adam, RMSprop, schedules
@@ -154,35 +156,49 @@ def test_noisy(kind, noise, steps, cls, options, loss_noise):
 
 
 ALL = 1437
+
+
+def late(lr, then, t):
+    return lr if t <= 150 else then
+
+
+# Far inside their kinds: another BLAS rounds differently, and no verdict may hang on that. Signs alone (alpha = 0) make
+# every element jump to and fro; half of the labels drawn anew in each batch leave a floor that cannot be learnt away.
+# kind, steps, batch, share of wrong labels, optimizer, options
 DIGITS = {
-    "descending": ("descending", 100, 32, SGD, dict(lr=0.1)),
-    "descending: Adam": ("descending", 150, 32, Adam, dict(lr=0.001)),
-    "descending: all data": ("descending", 150, ALL, SGD, dict(lr=0.5)),
-    "bouncing: all data": ("bouncing", 100, ALL, RMSprop, dict(lr=0.02, alpha=0.9)),
-    "noise: RMSprop": ("noise", 300, 32, RMSprop, dict(lr=0.02)),
-    "crawling": ("crawling", 300, 32, SGD, dict(lr=1e-5)),
-    "crawling: Adam": ("crawling", 300, 32, Adam, dict(lr=1e-7)),
-    "exploded": ("exploded", 300, 32, SGD, dict(lr=0.5, momentum=0.9)),
-    "exploded: large rate": ("exploded", 300, 32, SGD, dict(lr=3.0)),
+    "descending": ("descending", 100, 32, 0.0, SGD, dict(lr=0.1)),
+    "descending: Adam": ("descending", 100, 32, 0.0, Adam, dict(lr=0.001)),
+    "descending: all data": ("descending", 100, ALL, 0.0, SGD, dict(lr=0.1)),
+    "bouncing: all data": ("bouncing", 200, ALL, 0.0, RMSprop, dict(lr=0.01, alpha=0.0)),
+    "noise: wrong labels": ("noise", 1000, 32, 0.5, SGD, dict(lr=0.2)),
+    "noise: wrong labels, Adam": ("noise", 1000, 32, 0.5, Adam, dict(lr=0.005)),
+    "crawling": ("crawling", 300, 32, 0.0, SGD, dict(lr=1e-5)),
+    "crawling: Adam": ("crawling", 300, 32, 0.0, Adam, dict(lr=1e-7)),
+    "exploded: at once": ("exploded", 60, 32, 0.0, RMSprop, dict(lr=1.0)),
+    "exploded: late": ("exploded", 200, 32, 0.0, Adam, dict(lr=partial(late, 0.001, 0.3))),
 }
 
 
-def train(steps, batch, cls, options, seed):
+def train(steps, batch, wrong, cls, options, seed):
     digits, model = load_digits(seed), MLP(SIZES, seed)
     optimizer = cls(model.params, grads=model.grads, **options)
     monitor, rng = lrfast.Monitor(optimizer), np.random.default_rng(seed)
     for _ in range(steps):
-        chosen = rng.choice(len(digits.train_labels), batch, replace=False)
-        loss = model.loss(digits.train_images[chosen], digits.train_labels[chosen])
+        chosen = slice(None) if batch == ALL else rng.choice(ALL, batch, replace=False)
+        labels = digits.train_labels[chosen]
+        if wrong:
+            labels = np.where(rng.random(batch) < wrong, rng.integers(10, size=batch), labels)
+        loss = model.loss(digits.train_images[chosen], labels)
         optimizer.step()
         monitor.update(loss)
     return monitor
 
 
 @pytest.mark.parametrize("seed", [100, 101, 102])
-@pytest.mark.parametrize(("kind", "steps", "batch", "cls", "options"), DIGITS.values(), ids=DIGITS)
-def test_digits(kind, steps, batch, cls, options, seed):
-    verdict = train(steps, batch, cls, options, seed).verdict()
+@pytest.mark.parametrize(("kind", "steps", "batch", "wrong", "cls", "options"), DIGITS.values(), ids=DIGITS)
+def test_digits(kind, steps, batch, wrong, cls, options, seed):
+    with threadpool_limits(limits=1, user_api="blas"):  # threads gain nothing in products this small
+        verdict = train(steps, batch, wrong, cls, options, seed).verdict()
     assert verdict.kind == kind, verdict
 
 

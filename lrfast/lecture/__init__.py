@@ -19,7 +19,7 @@ def run(folder: Path) -> Path:
     The same machine writes the same bytes on every run. Raises SystemExit, saying what to install, if a library of
     the extra ``demo`` is missing.
     """
-    missing = [module for module in ("matplotlib", "sklearn", "threadpoolctl") if find_spec(module) is None]
+    missing = [module for module in ("matplotlib", "scipy", "sklearn", "threadpoolctl") if find_spec(module) is None]
     if missing:
         raise SystemExit(
             f"the lecture needs modules that are missing here ({', '.join(missing)}): pip install 'lrfast[demo]'"

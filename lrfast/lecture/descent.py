@@ -20,12 +20,13 @@ class Descent:
     """A run of n updates from one start (...: nothing) or from k starts at once (...: k).
 
     ``path`` (n+1, ..., 2): the points from the start on. ``rates`` (n, ..., 2): eta/sigma, by which each gradient was
-    multiplied; for optimizers without sigma eta.
+    multiplied; for optimizers without sigma eta. ``monitor`` followed the run if that was asked for.
     """
 
     surface: Surface
     path: Array
     rates: Array
+    monitor: lrfast.Monitor | None = None
 
     @property
     def updates(self) -> int:
@@ -56,16 +57,24 @@ class Descent:
 
 
 def descend(
-    surface: Surface, make: Callable[..., lrfast.Optimizer], updates: int, start: Any = None, **settings: Any
+    surface: Surface,
+    make: Callable[..., lrfast.Optimizer],
+    updates: int,
+    start: Any = None,
+    *,
+    monitored: bool = False,
+    **settings: Any,
 ) -> Descent:
     """``updates`` updates by ``make(point, grads=gradient, **settings)``, a class of lrfast.
 
     ``start``, of shape (2,) or (k, 2), stands in for the start of the surface; k starts are walked at once, which is
-    the same as one by one because these optimizers treat each element by itself.
+    the same as one by one because these optimizers treat each element by itself. ``monitored``: a Monitor follows the
+    run, which has to be from one start.
     """
     point = np.array(surface.start if start is None else start, np.float64)
     gradient = np.empty_like(point)
     optimizer = make(point, grads=gradient, **settings)
+    monitor = lrfast.Monitor(optimizer) if monitored else None
     group, state = optimizer.param_groups[0], optimizer.state[0]
     square_avg = state.get("square_avg", state.get("sum"))
     path, rates = np.empty((updates + 1, *point.shape)), np.empty((updates, *point.shape))
@@ -74,6 +83,8 @@ def descend(
         for t in range(updates):
             gradient[...] = surface.gradient(point)
             optimizer.step()
+            if monitor is not None:
+                monitor.update(float(surface.loss(path[t])))
             path[t + 1] = point
             rates[t] = group["lr"] if square_avg is None else group["lr"] / np.sqrt(square_avg)
-    return Descent(surface, path, rates)
+    return Descent(surface, path, rates, monitor)
