@@ -138,7 +138,9 @@ def reference_step(
 
 def not_finite(bindings: Bindings, i: int, count: int) -> FloatingPointError:
     """For nonfinite="raise"; i: the first tensor, count: elements of all."""
-    return FloatingPointError(f"{bindings.grad_label(i)}: a gradient is not finite; {count} in all gradients are not")
+    return FloatingPointError(
+        f"{bindings.grad_label(i)}: expected finite gradients, got {count} elements in all that are not"
+    )
 
 
 def zero(grads: Sequence[Array | None]) -> None:

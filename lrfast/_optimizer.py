@@ -82,7 +82,7 @@ class Optimizer(Tailed):
 
     def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any], tail: TailOptions) -> None:
         self.defaults = dict(settings)
-        self._tail = make_tail(tail)
+        self._tail = make_tail(tail, type(self).__name__, self.defaults)
         self._param_groups: list[dict[str, Any]] = []
         self._schedules: list[dict[str, Any]] = []
         self._structures: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -50,14 +50,15 @@ class Tail:
         return replace(self, **{name: _CHECKS[name](name, value)})
 
 
-def make_tail(options: TailOptions) -> Tail:
-    """Checks the options of a constructor, all but ``copy_to``."""
+def make_tail(options: TailOptions, owner: str, settings: Iterable[str]) -> Tail:
+    """Checks the options of a constructor, all but ``copy_to``; owner and settings are for the error."""
     tail = Tail()
     for name, value in options.items():
         if name == "copy_to":
             continue
         if name not in _CHECKS and name != "stats":
-            raise TypeError(f"unexpected keyword argument {name!r}")
+            known = ", ".join([*settings, "grads", *TailOptions.__annotations__])
+            raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}; it has {known}")
         tail = tail.with_option(name, value)
     return tail
 

@@ -68,6 +68,7 @@ CONTESTANTS = (
     Contestant("Adam", "adam", "adam", 0.002),
     Contestant("AMSGrad", "adam", "amsgrad", 0.002),
     Contestant("AdamW", "adam", "adamw", 0.002, {"weight_decay": 0.1}),
+    Contestant("RAdam", "adam", "radam", 0.002),
 )
 
 

@@ -145,7 +145,7 @@ def _nonfinite(run: _Run) -> tuple[str, str] | None:
     bad = [row for row in run.rows if not _is_finite(row)]
     half = run.rows[-max(len(run.rows) // 2, 1) :]
     share = sum(not _is_finite(row) for row in half) / len(half) if half else 0.0
-    if not bad or (_is_finite(run.rows[-1]) and share < 0.5):
+    if not bad or (share < 0.5 and (_is_finite(run.rows[-1]) or run.rows[-1]["skipped"])):
         return None
     first, skipped = bad[0], sum(row["skipped"] for row in bad)
     what = "loss" if not np.isfinite(first["loss"]) else "gradient"
@@ -153,8 +153,8 @@ def _nonfinite(run: _Run) -> tuple[str, str] | None:
         first=first["update"], nonfinite=len(bad), skipped=skipped, nan=_latest(bad, "nan"), inf=_latest(bad, "inf")
     )
     return "nonfinite", (
-        f"the {what} was not finite at step {first['update']:,}, the first of {len(bad):,} such records"
-        f"{f'; {skipped:,} steps were skipped' if skipped else ''}."
+        f"the {what} was not finite after {first['update']:,} updates, the first of {len(bad):,} such records"
+        f"{f', of which {skipped:,} were skipped' if skipped else ''}."
     )
 
 

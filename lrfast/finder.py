@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ class Sweep:
         Which limit gave the suggestion and how the sweep ended, in words.
     """
 
-    lrs: Array
-    losses: Array
-    smoothed: Array
+    lrs: Array = field(repr=False)
+    losses: Array = field(repr=False)
+    smoothed: Array = field(repr=False)
     suggestion: float
     edge: float
     reason: str

@@ -42,6 +42,8 @@ class Monitor:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected an optimizer of lrfast, got {type(optimizer).__name__}")
         if optimizer._tail.norms or not optimizer._tail.every:
             optimizer.stats = True
         self._optimizer = optimizer
@@ -49,17 +51,25 @@ class Monitor:
         self._old: list[dict[str, Any]] = []
         self._every = 1
         self._passed = 0
+        self._seen: tuple[int, int] | None = None  # updates and skipped steps at the latest call
 
     def update(self, loss: float) -> None:
         """Take a record after a step. ``loss``: any number, in any unit; NaN and infinity are evidence, too.
 
-        It does nothing after a step that the statistics did not measure. Raises TypeError if loss is not a number.
+        It does nothing after a step that the statistics did not measure. Raises TypeError if loss is not a number,
+        ValueError if there was no step since the last record, or if statistics were turned off.
         """
         try:
             loss = float(loss)
         except (TypeError, ValueError):
             raise TypeError(f"loss: expected a number, got {loss!r:.80}") from None
         optimizer = self._optimizer
+        seen = (optimizer.updates, optimizer.skipped)
+        if seen == self._seen:
+            raise ValueError("update: expected a step() of the optimizer since the last update, there was none")
+        if not optimizer._tail.every:
+            raise ValueError("update: expected statistics, which were turned off; set optimizer.stats = True")
+        self._seen = seen
         report, stats = optimizer.report, optimizer.stats
         measured: dict[str, float] = {}
         if not report.skipped:
