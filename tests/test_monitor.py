@@ -55,7 +55,7 @@ def test_skipped_steps_are_recorded():
     assert not np.isfinite(monitor.records[-1]["grad_norm"])
     verdict = monitor.verdict()
     assert verdict.kind == "nonfinite"
-    assert "10 steps were skipped" in verdict.text
+    assert "10 were skipped" in verdict.text
 
 
 def test_memory_is_bounded_and_the_latest_stay():
@@ -199,3 +199,29 @@ def test_gradient_may_write_into_the_bound_arrays_and_fail():
 def test_gradient_is_not_asked_where_nothing_is_critical():
     monitor = follow(Quadratic(BOWL), START, 100, lr=0.01)
     assert monitor.verdict(lambda params: pytest.fail("asked")).kind == "bouncing"
+
+
+def test_calls_that_would_record_nothing_are_refused():
+    with pytest.raises(TypeError, match="optimizer of lrfast, got ndarray"):
+        lrfast.Monitor(np.ones(3))
+    optimizer = lrfast.SGD(np.ones(3))
+    monitor = lrfast.Monitor(optimizer)
+    optimizer.step(np.ones(3))
+    monitor.update(1.0)
+    with pytest.raises(ValueError, match="there was none"):
+        monitor.update(1.0)
+    optimizer.stats = False
+    optimizer.step(np.ones(3))
+    with pytest.raises(ValueError, match="turned off"):
+        monitor.update(1.0)
+
+
+def test_one_skipped_step_at_the_end_is_normal():
+    param = np.array([1.0, 2.0])
+    optimizer = lrfast.SGD(param, lr=0.01, nonfinite="skip")
+    monitor = lrfast.Monitor(optimizer)
+    for t in range(60):
+        grad = param * np.array([1.0, 5.0])
+        optimizer.step(grad if t < 59 else np.full(2, np.nan))
+        monitor.update(float(grad @ param) / 2)
+    assert monitor.verdict().kind == "descending"
