@@ -316,9 +316,13 @@ static size_t tiles_of_adam(const lrf_job *job)
 static unsigned threads_for(lrf_pool *pool, const lrf_job *job)
 {
     const unsigned limit = pool ? lrf_pool_threads(pool) : 1;
-    const size_t worthwhile = tiles_of_adam(job) / TILES_PER_THREAD;
-    const unsigned threads = worthwhile >= limit ? limit : worthwhile > 1 ? (unsigned)worthwhile : 1;
+    size_t worthwhile;
+    unsigned threads;
 
+    if (limit == 1 || job->tiles < 2 * TILES_PER_THREAD)
+        return 1;
+    worthwhile = tiles_of_adam(job) / TILES_PER_THREAD;
+    threads = worthwhile >= limit ? limit : worthwhile > 1 ? (unsigned)worthwhile : 1;
     if (threads == 1 || job->tiles >= TILES_TO_WAKE || are_awake(pool, threads))
         return threads;
     return now_ns() - atomic_load_explicit(&pool->last_end, memory_order_relaxed) < SPIN_NS ? threads : 1;
