@@ -325,7 +325,8 @@ class Optimizer(Tailed):
                     f"got {group[key]!r}"
                 )
         self._check(checked, where)
-        if any(checked.get(key) != written.get(key) for key in ("betas", "eps", "nesterov")):
+        changed = any(checked.get(key) != written.get(key) for key in ("betas", "eps", "nesterov"))
+        if changed and self._bindings.recorder is not None:
             start_recording(self._bindings)  # the last update can no longer be rebuilt
             self._plan.configure()
         group.update(checked)

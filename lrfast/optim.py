@@ -377,8 +377,7 @@ class RAdam(Optimizer):
 
     @classmethod
     def _rate(cls, settings: Mapping[str, Any], step: int) -> float:
-        numbers = reference.radam_numbers(step, settings["lr"], settings["betas"], settings["eps"])
-        return numbers.step_size * reference.one_minus_power(settings["betas"][0], step)
+        return reference.radam_numbers(step, settings["lr"], settings["betas"], settings["eps"]).rate
 
     @classmethod
     def _sigma_decay(cls, settings: Mapping[str, Any]) -> float:

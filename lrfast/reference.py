@@ -316,12 +316,13 @@ class AdamNumbers(NamedTuple):
     step_size: float
     correction2: float
     eps: float
+    rate: float  # the learning rate in eta/sigma: step_size without bias correction
 
 
 def adam_numbers(step: int, lr: float, betas: tuple[float, float], eps: float) -> AdamNumbers:
     """Those of Adam."""
     step_size = lr / one_minus_power(betas[0], step)
-    return AdamNumbers(step_size, 1 / math.sqrt(one_minus_power(betas[1], step)), eps)
+    return AdamNumbers(step_size, 1 / math.sqrt(one_minus_power(betas[1], step)), eps, lr)
 
 
 def radam_numbers(step: int, lr: float, betas: tuple[float, float], eps: float) -> AdamNumbers:
@@ -332,8 +333,8 @@ def radam_numbers(step: int, lr: float, betas: tuple[float, float], eps: float) 
     rho = rho_inf - 2 * float(step) * (1 - c2) / c2
     if rho > 5:
         r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-        return AdamNumbers(step_size * (r * math.sqrt(c2)), 1.0, eps)
-    return AdamNumbers(step_size, 0.0, 1.0)
+        return AdamNumbers(step_size * (r * math.sqrt(c2)), 1.0, eps, lr * (r * math.sqrt(c2)))
+    return AdamNumbers(step_size, 0.0, 1.0, lr)
 
 
 def adam_update(m: Array, v: Array, numbers: AdamNumbers) -> tuple[Array, Array]:

@@ -43,6 +43,12 @@ typedef struct lrf_strip {
     size_t first, n, tile;
 } lrf_strip;
 
+/* NaN if either is. */
+static inline double lrf_larger(double x, double y)
+{
+    return x >= y || x != x ? x : y;
+}
+
 /* Variants of a rule's loop. */
 enum { LRF_PLAIN, LRF_WITH_NORMS, LRF_TRACED, LRF_VARIANTS };
 

@@ -67,11 +67,10 @@ void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t 
 void lrf_add_trace_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
 {
     lrf_group before = *group;
-    lrf_scalars last = {0};
+    lrf_scalars now = {.rate = decayed_lr(group, step)}, last = {0};
 
-    scalars->rate = decayed_lr(group, step);
-    if (group->rule == LRF_RADAM) /* its rectification is a rate, too */
-        scalars->rate = scalars->lr * lrf_one_minus_power(group->beta1, step);
+    compute_family(&now, group, step); /* which may know a better rate */
+    scalars->rate = now.rate;
     before.lr = group->last_lr;
     if (step > 1 && !(group->flags & LRF_NESTEROV)) /* whose update does not follow from the states */
         compute_family(&last, &before, step - 1);

@@ -35,12 +35,6 @@ LRF_KERNELS_TARGET static LRF_TYPED(range) LRF_TYPED(range_of)(const real *x, si
     return (LRF_TYPED(range)){least, largest};
 }
 
-/* NaN if either is. */
-LRF_KERNELS_TARGET static inline void LRF_TYPED(raise_to)(double *largest, double x)
-{
-    *largest = *largest >= x || *largest != *largest ? *largest : x;
-}
-
 /* What most strips have none of: looked for only where the least or largest magnitude says that there is some. */
 LRF_KERNELS_TARGET static void LRF_TYPED(count_rare)(lrf_slot *slot, const real *g, LRF_TYPED(range) grads, size_t n)
 {
@@ -86,7 +80,7 @@ LRF_KERNELS_TARGET static void LRF_TYPED(gather_rates)(lrf_slot *slot, const lrf
         for (size_t i = 0; i < n; i++)
             eps_dominates += d[i] < 2 * eps;
     slot->eps_dominates += (double)eps_dominates;
-    LRF_TYPED(raise_to)(&slot->rate_max, rate / number_of(least < infinite ? least : infinite));
+    slot->rate_max = lrf_larger(slot->rate_max, rate / number_of(least < infinite ? least : infinite));
     LRF_TYPED(sample_rates)(slot, strip, rate);
 }
 
@@ -109,8 +103,8 @@ LRF_KERNELS_TARGET static void LRF_TYPED(gather)(lrf_slot *slot, lrf_sums *sums,
     integer lost = 0, turned = 0;
 
     LRF_TYPED(add_five)(sums, g, before, u, w, n);
-    LRF_TYPED(raise_to)(&slot->grad_max, number_of(grads.largest));
-    LRF_TYPED(raise_to)(&slot->update_max, number_of(LRF_TYPED(range_of)(u, n).largest));
+    slot->grad_max = lrf_larger(slot->grad_max, number_of(grads.largest));
+    slot->update_max = lrf_larger(slot->update_max, number_of(LRF_TYPED(range_of)(u, n).largest));
     LRF_TYPED(count_rare)(slot, g, grads, n);
     for (size_t i = 0; i < n; i++) {
         const real s = sign * g[i];

@@ -243,12 +243,6 @@ void lrf_staged_run(const lrf_job *job, const lrf_tile_run *run, const lrf_scala
 
 /* ---- statistics ------------------------------------------------------------------------------------------ */
 
-/* NaN if either is. */
-static double larger(double x, double y)
-{
-    return x >= y || x != x ? x : y;
-}
-
 static void add_slot(lrf_stats *stats, const lrf_slot *slot)
 {
     stats->grad_sq += slot->grad_sq;
@@ -260,9 +254,9 @@ static void add_rest(lrf_stats *stats, const lrf_slot *slot)
 {
     stats->grad_update += slot->grad_update;
     stats->grad_last += slot->grad_last;
-    stats->grad_max = larger(stats->grad_max, slot->grad_max);
-    stats->update_max = larger(stats->update_max, slot->update_max);
-    stats->rate_max = larger(stats->rate_max, slot->rate_max);
+    stats->grad_max = lrf_larger(stats->grad_max, slot->grad_max);
+    stats->update_max = lrf_larger(stats->update_max, slot->update_max);
+    stats->rate_max = lrf_larger(stats->rate_max, slot->rate_max);
     stats->nan += slot->nan;
     stats->inf += slot->inf;
     stats->zero += slot->zero;

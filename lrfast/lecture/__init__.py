@@ -6,10 +6,17 @@ numbers, its pictures and its text. They need the extra ``demo``, importing this
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["run"]
+__all__ = ["STEPS", "run"]
+
+STEPS = (
+    *("l1_bouncing", "l2_verdict", "l3_one_rate", "l4_sigma", "l5_forgetting"),
+    *("l6_adam", "l7_burst", "l8_decay", "l9_warmup"),
+)
+"""The modules of the steps, in the order of the page."""
 
 
 def run(folder: Path) -> Path:
@@ -26,36 +33,14 @@ def run(folder: Path) -> Path:
         )
     import matplotlib
 
-    from . import (
-        figure,
-        l1_bouncing,
-        l2_verdict,
-        l3_one_rate,
-        l4_sigma,
-        l5_forgetting,
-        l6_adam,
-        l7_burst,
-        l8_decay,
-        l9_warmup,
-    )
+    from . import figure
     from .page import write_page
 
-    steps = (
-        l1_bouncing,
-        l2_verdict,
-        l3_one_rate,
-        l4_sigma,
-        l5_forgetting,
-        l6_adam,
-        l7_burst,
-        l8_decay,
-        l9_warmup,
-    )
     folder.mkdir(parents=True, exist_ok=True)
     lessons = []
     with matplotlib.rc_context(figure.STYLE):
-        for step in steps:
-            lessons.append(step.lesson(folder))
+        for name in STEPS:
+            lessons.append(import_module(f".{name}", __name__).lesson(folder))
             print(f"{lessons[-1].name} {'holds' if lessons[-1].holds else 'FAILS'}: {lessons[-1].title}")
     page = write_page(lessons, folder)
     print(page.resolve())

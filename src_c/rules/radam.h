@@ -18,6 +18,7 @@ static void radam_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t
     if (rho > 5) {
         const double r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
         scalars->lr *= r * sqrt(c2);
+        scalars->rate = group->lr * (r * sqrt(c2));
         scalars->correction2 = 1;
     } else {
         scalars->correction2 = 0;

@@ -66,13 +66,14 @@ static int same_environment(environment e)
 /* ---- the test -------------------------------------------------------------------------------------------- */
 
 static _Alignas(64) unsigned char bytes[ARENA], expected[ARENA];
-static double work[12];
+static double work[64];
 
 /* Three updates, call by call; with `check`, none of the calls may leave a trace in the environment. */
 static void train(uint32_t rule, uint32_t dtype, environment e, int check)
 {
     arena memory = {.bytes = bytes, .size = ARENA};
     lrf_tensor tensor;
+    lrf_outputs outputs;
     lrf_group group;
     lrf_options options;
     lrf_job job;
@@ -90,6 +91,15 @@ static void train(uint32_t rule, uint32_t dtype, environment e, int check)
     group.tensors = &tensor;
     group.count = 1;
     group.weight_decay = 0.01;
+    outputs = (lrf_outputs){.ema = take(&memory, COUNT * element_size(dtype)),
+                            .copy = take(&memory, COUNT * sizeof(uint16_t)),
+                            .last = take(&memory, COUNT * element_size(dtype)),
+                            .stats = take(&memory, sizeof(lrf_stats)),
+                            .copy_dtype = LRF_FLOAT16};
+    group.outputs = &outputs;
+    group.last_lr = group.lr;
+    options.flags = LRF_STATS | LRF_REQUIRE_FINITE;
+    options.ema_decay = 0.9;
     options.grad_scale = 1.0 / 3;
     options.clip_norm = 0.7;
     options.work = work;
