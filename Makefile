@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*.h src_c/*.def src_c/rules/*.h) \
-	$(wildcard lrfast/*.pyx lrfast/*.h)
+	$(wildcard lrfast/*/*.pyx lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
 .PHONY: help demo test check lint format bench bench-peers clean
 
@@ -28,12 +28,12 @@ lint: $(VENV)/linted
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror src_c/*.[ch] src_c/rules/*.h lrfast/*.h tests/c/*.[ch] examples/*.c
+	$(BIN)/clang-format --dry-run --Werror src_c/*.[ch] src_c/rules/*.h lrfast/lab/bench/*.h tests/c/*.[ch] examples/*.c
 
 format: $(VENV)/linted
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i src_c/*.[ch] src_c/rules/*.h lrfast/*.h tests/c/*.[ch] examples/*.c
+	$(BIN)/clang-format -i src_c/*.[ch] src_c/rules/*.h lrfast/lab/bench/*.h tests/c/*.[ch] examples/*.c
 
 bench: $(VENV)/installed
 	$(BIN)/lrfast bench $(BENCH_ARGUMENTS)
@@ -46,7 +46,7 @@ bench-peers: $(VENV)-peers/installed
 	$(VENV)-peers/bin/python bench/peers/tail.py --json build/tail.json $(TAIL_ARGUMENTS)
 	$(VENV)-peers/bin/python bench/peers/figures.py build/peers.json docs
 
-$(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py)
+$(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py lrfast/*/*/*.py)
 	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/pip install --quiet "setuptools>=77" "cython>=3.1,<4" "numpy>=2" torch==2.13.0 numba "jax[cpu]" \
 		optax matplotlib ninja py-cpuinfo wheel
@@ -55,7 +55,7 @@ $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*.so lrfast/_core.c lrfast/_roofline.c \
+	rm -rf $(VENV) build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*/*.so lrfast/*/*/*.so lrfast/_engine/_core.c lrfast/lab/bench/_roofline.c \
 		lrfast/include lrfast/lib lrfast/_build_info.json
 
 # Built in place, so that tests and examples run on the sources as they are.

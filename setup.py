@@ -59,7 +59,7 @@ class BuildWithCore(build_ext):
         import numpy
 
         for extension in self.extensions:
-            extension.include_dirs += [numpy.get_include(), str(ROOT / "src_c"), str(ROOT / "lrfast")]
+            extension.include_dirs += [numpy.get_include(), str(ROOT / "src_c"), str(ROOT / "lrfast/lab/bench")]
             extension.extra_compile_args += CFLAGS
         self.extensions[0].extra_objects = objects
         self.extensions[0].depends += objects  # link again when only C changed
@@ -75,7 +75,12 @@ class BuildWithCore(build_ext):
 
 MACROS = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_26_API_VERSION")]
 extensions = [
-    Extension("lrfast._core", ["lrfast/_core.pyx"], define_macros=MACROS),
-    Extension("lrfast._roofline", ["lrfast/_roofline.pyx"], define_macros=MACROS, depends=["lrfast/_roofline.h"]),
+    Extension("lrfast._engine._core", ["lrfast/_engine/_core.pyx"], define_macros=MACROS),
+    Extension(
+        "lrfast.lab.bench._roofline",
+        ["lrfast/lab/bench/_roofline.pyx"],
+        define_macros=MACROS,
+        depends=["lrfast/lab/bench/_roofline.h"],
+    ),
 ]
 setup(ext_modules=extensions, cmdclass={"build_ext": BuildWithCore})

@@ -16,16 +16,17 @@ Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW, RAdam. ``lrfast.functional`` has
 """
 
 from . import functional, optim, reference, schedules
-from ._threads import get_num_threads, num_threads, set_num_threads
+from ._engine.moved import answer_old_names
+from ._engine.threads import get_num_threads, num_threads, set_num_threads
 from .config import available_isas, get_include, get_library_dir, isa, show_config, use_isa
-from .finder import find_lr
-from .monitor import Monitor
+from .diagnose.finder import find_lr
+from .diagnose.monitor import Monitor
+from ._version import __version__
 from .optim import *  # noqa: F403
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Monitor",
+    "__version__",
     "available_isas",
     "find_lr",
     "functional",
@@ -41,3 +42,5 @@ __all__ = [
     "use_isa",
 ]
 __all__ += optim.__all__
+
+answer_old_names()

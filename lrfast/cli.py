@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, config
-from ._threads import num_threads
+from . import config
+from ._engine.threads import num_threads
+from ._version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command == "info":
         config.show_config()
     elif chosen.command == "demo":
-        from .demo import run
+        from .lab.demo import run
 
         run(chosen.folder, quick=chosen.quick)
     elif chosen.command == "lecture":
-        from .lecture import run as run_lecture
+        from .lab.lecture import run as run_lecture
 
         run_lecture(chosen.folder)
     else:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
-    from .bench import DTYPES, HEADLINE, PARTS, RULES, SIZES
+    from .lab.bench import DTYPES, HEADLINE, PARTS, RULES, SIZES
 
     isas = config.available_isas()
     bench.add_argument("--rules", nargs="+", choices=RULES, default=HEADLINE, metavar="RULE", help=", ".join(RULES))
@@ -80,7 +81,8 @@ def _count(text: str) -> int:
 
 
 def _bench(chosen: argparse.Namespace) -> None:
-    from . import _costs, bench
+    from .lab import bench
+    from .lab.bench.costs import line, measure
 
     rules = bench.RULES if chosen.all else chosen.rules
     dtypes = bench.DTYPES if chosen.all else chosen.dtypes
@@ -96,8 +98,8 @@ def _bench(chosen: argparse.Namespace) -> None:
         bench.report(results)
     if "costs" in chosen.parts:
         print("\nwhat else a step costs, float32:" if config.core() else "\nno other costs: they need compiled kernels")
-        for cost in _costs.measure(chosen.rounds):
-            print(_costs.line(cost), flush=True)
+        for cost in measure(chosen.rounds):
+            print(line(cost), flush=True)
             costs.append(cost)
     if chosen.json:
         chosen.json.write_text(bench.to_json(results, costs) + "\n", encoding="utf-8")

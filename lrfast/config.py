@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from . import _fallback, _threads
+from ._engine import numpy_plan, threads
 
 _extension: Any = None
 _why_no_extension = ""
 try:
-    from . import _core
+    from ._engine import _core
 
     _extension = _core
 except Exception as error:  # of any kind: built for another NumPy or Python, cut off, ...
@@ -70,7 +70,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """Print what was built and what runs; ``mode="dicts"`` returns it instead."""
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode: expected 'stdout' or 'dicts', got {mode!r}")
-    from . import __version__
+    from ._version import __version__
 
     facts = {
         "lrfast": __version__,
@@ -81,7 +81,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "compiler": _extension.compiler() if _extension is not None else None,
         "isa": isa(),
         "available isas": list(available_isas()),
-        "threads": _threads.get_num_threads(),
+        "threads": threads.get_num_threads(),
         "python": sys.version.split()[0],
         "numpy": np.__version__,
         "platform": platform.platform(),
@@ -99,7 +99,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
 
 def plan_class() -> Any:
     """What optimizers bind to: ``_core.Plan``, or the reference where there is no extension."""
-    return _fallback.ReferencePlan if _extension is None else _extension.Plan
+    return numpy_plan.ReferencePlan if _extension is None else _extension.Plan
 
 
 def core() -> Any:
@@ -145,4 +145,4 @@ def _follow_environment() -> None:
 
 _follow_environment()
 if _extension is not None:
-    _threads.start(_extension)
+    threads.start(_extension)

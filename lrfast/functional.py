@@ -12,9 +12,10 @@ from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any
 
-from . import _checks, config, optim
-from ._bindings import Array, lower
-from ._table import RULES, Rule
+from . import config, optim
+from ._engine import checks
+from ._engine.buffers import Array, lower
+from ._engine.table import RULES, Rule
 
 __all__ = sorted(optimizer._reference.__name__ for optimizer in optim.all_optimizers())
 
@@ -47,7 +48,7 @@ def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
             if name not in defaults:
                 raise TypeError(f"{spec.__name__}() got an unexpected keyword argument {name!r}")
         settings = {
-            n: _checks.hyper_parameter(n, value) for n, value in {**defaults, **{n: v for n, v, _ in given}}.items()
+            n: checks.hyper_parameter(n, value) for n, value in {**defaults, **{n: v for n, v, _ in given}}.items()
         }
         complete = {**dict.fromkeys(optimizer._construction_only, 0.0), **settings}
         optimizer._check(complete, "")
@@ -71,7 +72,7 @@ def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
             rule, settings, flags, numbers = prepare(key)
         except TypeError:
             rule, settings, flags, numbers = prepare.__wrapped__(key)  # what cannot be hashed, or is refused again
-        step, grad_scale = _checks.step_number(step), _checks.number("grad_scale", grad_scale)
+        step, grad_scale = checks.step_number(step), checks.number("grad_scale", grad_scale)
         arguments = {name: optimizer._arguments.get(name, name) for name in rule.state_names}
         for name in state_arguments:
             needed = name in arguments.values()
@@ -81,12 +82,12 @@ def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
         arrays: dict[str, Array] = {name: given[argument] for name, argument in arguments.items()}
 
         def check() -> None:
-            _checks.param("param", param)
-            _checks.companion("grad", grad, "param", param)
+            checks.param("param", param)
+            checks.companion("grad", grad, "param", param)
             for name, array in arrays.items():
-                _checks.companion(arguments[name], array, "param", param, written=True)
+                checks.companion(arguments[name], array, "param", param, written=True)
             buffers = [("param", param, True), ("grad", grad, False)]
-            _checks.overlap(buffers + [(arguments[name], array, True) for name, array in arrays.items()])
+            checks.overlap(buffers + [(arguments[name], array, True) for name, array in arrays.items()])
 
         core = config.core()
         if core is None:

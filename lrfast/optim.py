@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Unpack
 
 from . import reference
-from ._optimizer import Optimizer
-from ._tail import TailOptions
+from ._engine.optimizer import Optimizer
+from ._engine.options import TailOptions
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RAdam", "RMSprop"]
 

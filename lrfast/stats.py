@@ -47,10 +47,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._stages import BINS, FIELDS, FIRST_RATE
+from ._engine.stages import BINS, FIELDS, FIRST_RATE
 
 if TYPE_CHECKING:
-    from ._optimizer import Optimizer
+    from ._engine.optimizer import Optimizer
 
 __all__ = ["Stats"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import lrfast
-from lrfast._table import RULES
+from lrfast._engine.table import RULES
 
 # name -> (optimizer class, settings): every rule of the table and every flag at least once.
 VARIANTS: dict[str, tuple[type[lrfast.Optimizer], dict[str, Any]]] = {

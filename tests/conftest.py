@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 if os.environ.get("LRFAST_TEST_WITHOUT_EXTENSION"):
-    sys.modules["lrfast._core"] = None
+    sys.modules["lrfast._engine._core"] = None
 
 
 @pytest.fixture

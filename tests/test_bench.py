@@ -8,9 +8,10 @@ import math
 import pytest
 
 import lrfast
-from lrfast import _costs, config
-from lrfast._costs import Cost
-from lrfast._threads import default_threads
+from lrfast import config
+from lrfast.lab.bench import costs
+from lrfast.lab.bench.costs import Cost
+from lrfast._engine.threads import default_threads
 from lrfast.cli import main
 
 needs_kernels = pytest.mark.skipif(config.core() is None, reason="the costs of a step are those of compiled kernels")
@@ -25,8 +26,8 @@ def bench(folder, *arguments):
 @needs_kernels
 @needs_two
 def test_costs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(_costs, "_THREAD_SIZES", (1, 400_000))
-    monkeypatch.setattr(_costs, "_MANY", 100)
+    monkeypatch.setattr(costs, "_THREAD_SIZES", (1, 400_000))
+    monkeypatch.setattr(costs, "_MANY", 100)
     threads = lrfast.get_num_threads()
     written = bench(tmp_path, "--parts", "costs")
     printed = capsys.readouterr().out
@@ -69,5 +70,5 @@ def test_reference_has_no_costs(tmp_path, capsys):
 
 
 def test_a_missed_goal_is_said():
-    assert "missed" in _costs.line(Cost("slow", 1.1, "us", 1.0))
-    assert "missed" not in _costs.line(Cost("fast", 1.0, "us", 1.0)) + _costs.line(Cost("open", 9.9, "us"))
+    assert "missed" in costs.line(Cost("slow", 1.1, "us", 1.0))
+    assert "missed" not in costs.line(Cost("fast", 1.0, "us", 1.0)) + costs.line(Cost("open", 9.9, "us"))

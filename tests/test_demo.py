@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import lrfast
-from lrfast import demo
-from lrfast._digits import MLP, load_digits
-from lrfast._numpy_steps import VARIANTS, make_step
-from lrfast._training import CONTESTANTS, FIRST_SEED, train
+from lrfast.lab import demo
+from lrfast.lab.demo.digits import MLP, load_digits
+from lrfast.lab.bench.numpy_steps import VARIANTS, make_step
+from lrfast.lab.demo.training import CONTESTANTS, FIRST_SEED, train
 
 NAMES = [contestant.name for contestant in CONTESTANTS]
 
@@ -119,7 +119,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("module", ["lrfast", "lrfast.demo", "lrfast.lecture"])
+@pytest.mark.parametrize("module", ["lrfast", "lrfast.lab.demo", "lrfast.lab.lecture"])
 def test_import_does_not_need_the_extra(module):
     code = f"import {module}, sys; print({{'matplotlib', 'rich', 'sklearn'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import lrfast
-from lrfast import lecture
-from lrfast.lecture import (
+from lrfast.lab import lecture
+from lrfast.lab.lecture import (
     l1_bouncing,
     l2_verdict,
     l3_one_rate,
@@ -25,9 +25,9 @@ from lrfast.lecture import (
     l8_decay,
     l9_warmup,
 )
-from lrfast.lecture.descent import descend
-from lrfast.lecture.lesson import number
-from lrfast.lecture.surface import CRESCENT, LONG_BOWL, SADDLE, WIDE_BOWL, bowl
+from lrfast.lab.lecture.descent import descend
+from lrfast.lab.lecture.lesson import number
+from lrfast.lab.lecture.surface import CRESCENT, LONG_BOWL, SADDLE, WIDE_BOWL, bowl
 
 SURFACES = {"long bowl": LONG_BOWL, "wide bowl": WIDE_BOWL, "saddle": SADDLE, "crescent": CRESCENT}
 

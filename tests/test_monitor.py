@@ -13,7 +13,7 @@ from runs import BOWL, START, Quadratic, follow
 
 import lrfast
 from lrfast import SGD, Adam
-from lrfast._verdict import WINDOW
+from lrfast.diagnose.verdict import WINDOW
 
 
 def test_a_record_holds_loss_and_statistics_of_its_step():
@@ -111,7 +111,7 @@ def test_plot(with_nan, tmp_path):
 
 
 def test_missing_libraries_are_named(with_nan, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "lrfast._monitor_figure", raising=False)
+    monkeypatch.delitem(sys.modules, "lrfast.diagnose.figures", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"] or ["matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=r"matplotlib: pip install 'lrfast\[demo\]'"):

@@ -337,7 +337,7 @@ def test_without_the_extension():
     run = python(
         """
         import sys
-        sys.modules["lrfast._core"] = None
+        sys.modules["lrfast._engine._core"] = None
         import numpy as np, lrfast, copy
         assert lrfast.isa() == "numpy" and lrfast.available_isas() == ("numpy",)
         lrfast.show_config()
@@ -389,7 +389,7 @@ def test_import_is_quiet():
 def test_versions_agree():
     from importlib.metadata import version
 
-    from lrfast import _core
+    from lrfast._engine import _core
 
     changelog = (os.path.dirname(__file__) or ".") + "/../CHANGELOG.md"
     with open(changelog, encoding="utf-8") as file:

@@ -106,10 +106,10 @@ def test_contents_of_the_sdist(sdist):
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     for folder in (SOURCES, ROOT / "tests", EXAMPLES):
         assert files_below(folder) <= names
-    assert {"Makefile", "README.md", "LICENSE", "pyproject.toml", "setup.py", "lrfast/_core.pyx"} <= names
-    assert {f"lrfast/{path.name}" for path in (ROOT / "lrfast").glob("*.py*")} <= names
+    assert {"Makefile", "README.md", "LICENSE", "pyproject.toml", "setup.py", "lrfast/_engine/_core.pyx"} <= names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "lrfast").rglob("*.py*") if path.suffix != ".pyc"} <= names
     unwanted = [name for name in names if name.endswith((".so", ".o", ".a", ".pyc"))]
-    unwanted += [name for name in names if re.fullmatch(r"lrfast/(\w+\.c|include/.*|lib/.*|_build_info\.json)", name)]
+    unwanted += [name for name in names if re.fullmatch(r"lrfast/(.*\.c|include/.*|lib/.*|_build_info\.json)", name)]
     assert unwanted == []
 
 
@@ -121,10 +121,10 @@ def test_contents_of_the_wheel(wheel):
     headers = {"lrfast/include/optimizers.def", *(f"lrfast/include/{name}" for name in toolchain.public_headers())}
     assert {name for name in package if "/include/" in name} == headers
     required = ["py.typed", "lib/liblrfast.a", "_build_info.json"]
-    required += [path.name for path in (ROOT / "lrfast").glob("*.py*") if path.suffix in (".py", ".pyi")]
-    assert {f"lrfast/{name}" for name in required} <= package
-    assert any(re.fullmatch(r"lrfast/_core\.[^/]+\.so", name) for name in package)
-    assert "lrfast/_core.pyi" in package
+    required += [path.relative_to(ROOT / "lrfast") for path in (ROOT / "lrfast").rglob("*.py*")]
+    assert {f"lrfast/{name}" for name in required if Path(name).suffix not in (".pyc", ".pyx")} <= package
+    assert any(re.fullmatch(r"lrfast/_engine/_core\.[^/]+\.so", name) for name in package)
+    assert "lrfast/_engine/_core.pyi" in package
     kinds = {Path(name).suffix for name in package}
     assert kinds == {".py", ".pyi", ".typed", ".so", ".a", ".h", ".def", ".json"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
@@ -162,7 +162,7 @@ def test_archive_exports_nothing_from_libraries_that_link_it(installed, tmp_path
     whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"]
     run([*toolchain.CC, "-shared", *whole, "-lm", "-pthread", "-o", tmp_path / "library.so"])
     assert {name for name in symbols("-D", tmp_path / "library.so") if name.startswith("lrf_")} == set()
-    (extension,) = (installed / "lrfast").glob("_core.*.so")
+    (extension,) = (installed / "lrfast").glob("_engine/_core.*.so")
     assert {name for name in symbols("-D", extension) if name.startswith("lrf_")} == set()
 
 

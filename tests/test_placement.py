@@ -13,7 +13,7 @@ import pytest
 
 import lrfast
 from lrfast import config
-from lrfast._threads import default_threads
+from lrfast._engine.threads import default_threads
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages as Linux does")
 

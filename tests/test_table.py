@@ -9,8 +9,8 @@ import re
 import pytest
 
 from lrfast import functional, optim, reference
-from lrfast._bindings import _FLAGS, lower
-from lrfast._table import RULES
+from lrfast._engine.buffers import _FLAGS, lower
+from lrfast._engine.table import RULES
 
 import toolchain
 from cases import VARIANTS, unused_rules

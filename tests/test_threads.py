@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lrfast
-from lrfast._threads import default_threads
+from lrfast._engine.threads import default_threads
 
 from cases import VARIANTS, make_grads, make_params, same_bits
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lrfast._table import RULES
+from lrfast._engine.table import RULES
 
 import toolchain
 from toolchain import SOURCES

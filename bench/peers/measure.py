@@ -17,8 +17,8 @@ from run import GREEDY, HUGE, LARGE, SLOW
 
 import lrfast
 from lrfast import reference
-from lrfast._numpy_steps import VARIANTS
-from lrfast._roofline import Stream
+from lrfast.lab.bench.numpy_steps import VARIANTS
+from lrfast.lab.bench._roofline import Stream
 
 from cases import elements_of, make_arrays, shapes_of
 

@@ -54,7 +54,7 @@ def main() -> int:
             subprocess.run([*command, "--rounds", str(chosen.rounds)], check=True, env=environment(threads))
             results += json.loads(answer.read_text())
     if chosen.json:
-        from lrfast import bench
+        from lrfast.lab import bench
 
         chosen.json.write_text(
             json.dumps({"provenance": {**bench.provenance(), **versions()}, "results": results}, indent=1)

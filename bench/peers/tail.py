@@ -49,7 +49,7 @@ def main() -> int:
             subprocess.run(command, check=True, env=environment(threads))
             rows += json.loads(answer.read_text())
     if chosen.json:
-        from lrfast import bench
+        from lrfast.lab import bench
 
         chosen.json.write_text(json.dumps({"provenance": {**bench.provenance(), **versions()}, "rows": rows}, indent=1))
         print(f"\nwritten: {chosen.json}")

@@ -12,7 +12,7 @@ from measure import split, summary, take_turns, together
 from passes_numpy import Passes
 
 import lrfast
-from lrfast._roofline import Stream
+from lrfast.lab.bench._roofline import Stream
 
 from cases import make_arrays
 

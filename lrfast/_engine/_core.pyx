@@ -1,0 +1,544 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
+"""The binding to src_c: a plan of bound buffers, single updates, instruction sets. No arithmetic happens here."""
+
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t, SIZE_MAX
+from libc.math cimport NAN, isfinite
+from libc.stdlib cimport calloc, free, realloc
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
+cimport numpy as cnp
+import numpy
+
+from . import checks, numpy_plan, options
+
+cnp.import_array()
+cdef object memmap = numpy.memmap
+
+cdef extern from "lrfast.h" nogil:
+    ctypedef int lrf_status
+    ctypedef struct lrf_tensor:
+        void *param
+        void *grad
+        void *state[4]
+        uint64_t count
+        uint64_t step
+    ctypedef struct lrf_stats:
+        pass
+    ctypedef struct lrf_outputs:
+        void *ema
+        void *copy
+        void *last
+        lrf_stats *stats
+        uint32_t copy_dtype
+    ctypedef struct lrf_group:
+        uint32_t struct_size, rule, dtype, flags
+        lrf_tensor *tensors
+        size_t count
+        const lrf_outputs *outputs
+        double last_lr
+    ctypedef struct lrf_options:
+        uint32_t flags
+        double grad_scale, clip_value, clip_norm, ema_decay
+        void *work
+        size_t work_size
+    ctypedef struct lrf_report:
+        const char *what
+        size_t group, tensor
+        double grad_norm, clip_factor
+        uint64_t updated, nonfinite
+    enum:
+        LRF_OK, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
+        LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS
+    size_t lrf_work_size(const lrf_group *, size_t, const lrf_options *)
+    lrf_status lrf_group_init(lrf_group *, size_t, int)
+    lrf_status lrf_options_init(lrf_options *, size_t)
+    size_t lrf_overlap_scratch_size(const lrf_group *, size_t)
+    lrf_status lrf_check_overlap(const lrf_group *, size_t, const lrf_options *, void *, size_t, lrf_report *)
+    const char *lrf_status_text(lrf_status)
+    const char *lrf_isa()
+    const char *lrf_isa_name(size_t)
+    lrf_status lrf_set_isa(const char *)
+    size_t lrf_number_offset(const char *)
+    const char *lrf_version()
+
+cdef extern from "pool.h" nogil:
+    ctypedef struct lrf_pool:
+        pass
+    lrf_pool *lrf_pool_create(unsigned)
+    int lrf_pool_set_threads(lrf_pool *, unsigned)
+    unsigned lrf_pool_threads(const lrf_pool *)
+    lrf_status lrf_pool_step(lrf_pool *, const lrf_group *, size_t, const lrf_options *, lrf_report *)
+
+cdef extern from *:
+    """
+    #define lrfast_compiler __VERSION__
+    /* By this symbol threadpoolctl finds the library. */
+    __attribute__((visibility("default"))) const int lrfast_has_a_thread_pool = 1;
+    """
+    const char *lrfast_compiler
+
+# The pool of this process: no thread before the first large step, and none is ended before the process is.
+cdef lrf_pool *pool = lrf_pool_create(1)
+if pool == NULL:
+    raise MemoryError()
+
+# use_isa("numpy"): plans run on the reference.
+cdef bint numpy_forced = False
+
+
+# ---- instruction sets -------------------------------------------------------------------------------------------
+
+def isa():
+    """The kernels in use."""
+    if numpy_forced:
+        return "numpy"
+    cdef const char *name = lrf_isa()
+    return None if name == NULL else name.decode()
+
+
+def available_isas():
+    """What this machine and build can run, best first."""
+    names = []
+    while lrf_isa_name(len(names)) != NULL:
+        names.append(lrf_isa_name(len(names)).decode())
+    return (*names, "numpy")
+
+
+def set_isa(str name):
+    """Forces kernels for the whole process."""
+    global numpy_forced
+    if name not in available_isas():
+        raise ValueError(f"isa {name!r} is not available here; there are {', '.join(available_isas())}")
+    numpy_forced = name == "numpy"
+    if not numpy_forced:
+        lrf_set_isa(name.encode())
+
+
+def get_threads():
+    """Threads that a large step may use."""
+    return lrf_pool_threads(pool)
+
+
+def set_threads(unsigned n):
+    """Takes effect with the next step."""
+    lrf_pool_set_threads(pool, n)
+
+
+def version():
+    """Version of the C library."""
+    return lrf_version().decode()
+
+
+def compiler():
+    """What the extension was built with."""
+    return lrfast_compiler.decode()
+
+
+# ---- groups and tensors -----------------------------------------------------------------------------------------
+
+cdef dict known_offsets = {}
+cdef dict copy_dtypes = {"float32": LRF_FLOAT32, "float16": LRF_FLOAT16, "bfloat16": LRF_BFLOAT16}
+
+
+cdef int set_number(lrf_group *group, str name, double value) except -1:
+    offset = known_offsets.get(name)
+    if offset is None:
+        offset = lrf_number_offset(name.encode())
+        if offset == SIZE_MAX:
+            raise KeyError(name)
+        known_offsets[name] = offset
+    (<double *>(<char *>group + <size_t>offset))[0] = value
+    return 0
+
+
+cdef int init_group(lrf_group *group, rule, cnp.ndarray like, lrf_tensor *tensors, size_t count) except -1:
+    if lrf_group_init(group, sizeof(lrf_group), rule.id) != LRF_OK:
+        raise SystemError(f"the extension lacks the rule {rule.name}; rebuild it")
+    group.dtype = LRF_FLOAT64 if cnp.PyArray_TYPE(like) == cnp.NPY_DOUBLE else LRF_FLOAT32
+    group.tensors = tensors
+    group.count = count
+    return 0
+
+
+cdef int set_numbers(lrf_group *group, uint32_t flags, dict numbers) except -1:
+    group.flags = flags
+    for name, value in numbers.items():
+        set_number(group, name, value)
+    return 0
+
+
+cdef int bind_tensor(lrf_tensor *tensor, cnp.ndarray param, dict states, rule) except -1:
+    tensor.param = cnp.PyArray_DATA(param)
+    tensor.count = <uint64_t>cnp.PyArray_SIZE(param)
+    for slot, name in enumerate(rule.states):
+        tensor.state[<size_t>slot] = cnp.PyArray_DATA(<cnp.ndarray>states[name]) if name else NULL
+    return 0
+
+
+cdef inline bint fits(object x, cnp.ndarray param) noexcept:
+    """A gradient that the kernels can read as it is, shaped like its parameter."""
+    if not (cnp.PyArray_CheckExact(x) or isinstance(x, memmap)):
+        return False
+    cdef cnp.ndarray array = <cnp.ndarray>x
+    cdef int n = cnp.PyArray_NDIM(array), i
+    if not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_TYPE(array) != cnp.PyArray_TYPE(param):
+        return False
+    if n != cnp.PyArray_NDIM(param):
+        return False
+    for i in range(n):
+        if cnp.PyArray_DIM(array, i) != cnp.PyArray_DIM(param, i):
+            return False
+    return True
+
+
+cdef refused(lrf_status status, const lrf_report *report):
+    """For what the checks in Python let through, which should be nothing."""
+    what = "" if report.what == NULL else report.what.decode() + ": "
+    return ValueError(f"{what}{lrf_status_text(status).decode()} (group {report.group}, tensor {report.tensor})")
+
+
+# ---- the plan ---------------------------------------------------------------------------------------------------
+
+cdef class Plan:
+    """Buffers bound once, and one call into C per step for all tensors of all groups.
+
+    owner() is the optimizer: its _refresh(group) validates edited settings and returns (flags, numbers), its
+    _apply_schedules() assigns the values of this update.
+    """
+    cdef lrf_group *groups        # one per run of equal dtype within a group
+    cdef lrf_tensor *tensors
+    cdef lrf_outputs *outputs     # one per tensor
+    cdef lrf_options options
+    cdef lrf_report last_report
+    cdef void *scratch
+    cdef size_t scratch_size
+    cdef Py_ssize_t group_count, tensor_count
+    cdef list params, param_groups, settings, known_settings, known_keys, runs_of_group, grads
+    cdef object bindings, owner, holder, recorder, copies
+    cdef bint busy, scheduled, zero_grads, has_work, last_skipped
+    cdef readonly uint64_t updates
+    cdef public uint64_t skipped
+
+    def __cinit__(self, bindings, owner, bint scheduled, steps, uint64_t updates):
+        cdef Py_ssize_t i, k
+        runs = bindings.runs()
+        self.bindings, self.owner, self.scheduled = bindings, owner, scheduled
+        self.params, self.grads = bindings.params, bindings.grads
+        self.param_groups = bindings.param_groups
+        self.settings = [group.settings for group in bindings.groups]
+        self.known_settings = [None for _ in bindings.groups]
+        self.known_keys = [None for _ in bindings.groups]
+        self.runs_of_group = [[] for _ in bindings.groups]
+        self.group_count = len(runs)
+        self.tensor_count = len(self.params)
+        self.outputs = <lrf_outputs *>calloc(max(1, self.tensor_count), sizeof(lrf_outputs))
+        self.groups = <lrf_group *>calloc(max(1, self.group_count), sizeof(lrf_group))
+        self.tensors = <lrf_tensor *>calloc(max(1, self.tensor_count), sizeof(lrf_tensor))
+        if self.groups == NULL or self.tensors == NULL or self.outputs == NULL:
+            raise MemoryError()
+        lrf_options_init(&self.options, sizeof(lrf_options))
+        for i, (group, first, stop) in enumerate(runs):
+            self.runs_of_group[group].append(i)
+            rule = bindings.groups[group].rule
+            init_group(&self.groups[i], rule, self.params[first], &self.tensors[<size_t>first], stop - first)
+            for k in range(first, stop):
+                bind_tensor(&self.tensors[k], self.params[k], bindings.states[k], rule)
+        self.scratch_size = lrf_overlap_scratch_size(self.groups, self.group_count)
+        self.scratch = calloc(1 + self.scratch_size, 1)
+        if self.scratch == NULL:
+            raise MemoryError()
+        self.last_report.grad_norm, self.last_report.clip_factor = NAN, 1
+        self.refresh_changed()
+        self.configure()
+        self.set_progress(steps, updates)
+        if self.grads is not None:
+            self.bind_grads(self.grads)
+
+    def __dealloc__(self):
+        free(self.groups)
+        free(self.tensors)
+        free(self.outputs)
+        free(self.options.work)
+        free(self.scratch)
+
+    def set_progress(self, steps, uint64_t updates):
+        """Completed updates per tensor, and completed step() calls."""
+        cdef Py_ssize_t i
+        for i in range(self.tensor_count):
+            self.tensors[i].step = steps[i]
+        self.updates = updates
+
+    def configure(self):
+        """Takes over what bindings.tail, outputs and recorder now say."""
+        cdef Py_ssize_t i
+        tail, arrays = self.bindings.tail, self.bindings.outputs
+        self.recorder = self.bindings.recorder
+        self.copies = arrays.copies
+        self.zero_grads = tail.zero_grads
+        self.options.clip_norm = tail.clip_norm or 0
+        self.options.clip_value = tail.clip_value or 0
+        self.options.ema_decay = tail.ema or 0
+        self.options.flags = LRF_ZERO_GRADS if tail.zero_grads else 0
+        if tail.nonfinite != "propagate":
+            self.options.flags |= LRF_REQUIRE_FINITE
+        self.has_work = self.recorder is not None or tail.clip_norm or tail.nonfinite != "propagate"
+        for i in range(self.tensor_count):
+            self.outputs[i].ema = cnp.PyArray_DATA(<cnp.ndarray>arrays.ema[i]) if arrays.ema else NULL
+            self.outputs[i].copy = cnp.PyArray_DATA(<cnp.ndarray>arrays.copies[i]) if arrays.copies else NULL
+            self.outputs[i].copy_dtype = copy_dtypes[arrays.copy_dtypes[i]] if arrays.copies else 0
+            last = arrays.last[i] if arrays.last else None
+            self.outputs[i].last = NULL if last is None else cnp.PyArray_DATA(<cnp.ndarray>last)
+            self.outputs[i].stats = NULL
+            self.tensors[i].grad = NULL      # the next step looks for overlap anew
+        for i in range(self.group_count):
+            needed = arrays.ema or arrays.copies or self.recorder is not None
+            self.groups[i].outputs = &self.outputs[self.groups[i].tensors - self.tensors] if needed else NULL
+
+    @property
+    def report(self):
+        """What the latest step did."""
+        cdef const lrf_report *r = &self.last_report
+        return options.Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated)
+
+    def step_of(self, Py_ssize_t i):
+        """Completed updates of tensor i."""
+        return self.tensors[i].step
+
+    def assign(self, Py_ssize_t index, str key, value, tuple names):
+        """Takes over the already checked value of a scheduled setting, which stands for these numbers of the C API."""
+        cdef dict settings = <dict>self.settings[index]
+        cdef list known = <list>self.known_settings[index]
+        cdef Py_ssize_t position = 0, place = 0, i
+        cdef PyObject *name
+        cdef PyObject *old
+        settings[key] = value
+        while PyDict_Next(settings, &position, &name, &old):
+            if <object>name == key:
+                known[place] = value
+            place += 1
+        for i in <list>self.runs_of_group[index]:
+            if type(value) is tuple:
+                for part, x in zip(names, value):
+                    set_number(&self.groups[i], part, x)
+            else:
+                set_number(&self.groups[i], names[0], value)
+
+    cdef bint unchanged(self, Py_ssize_t index) noexcept:
+        cdef list known = <list>self.known_settings[index]
+        cdef list keys = <list>self.known_keys[index]
+        cdef dict settings = <dict>self.settings[index]
+        cdef Py_ssize_t position = 0, i = 0, n
+        cdef PyObject *key
+        cdef PyObject *value
+        if known is None:
+            return False
+        n = len(known)
+        if len(settings) != n:
+            return False
+        while PyDict_Next(settings, &position, &key, &value):
+            if value != <PyObject *>known[i] or key != <PyObject *>keys[i]:
+                return False
+            i += 1
+        return True
+
+    cpdef refresh_changed(self):
+        """Validates groups whose settings were edited and takes their numbers over."""
+        cdef Py_ssize_t index, i
+        if len(self.param_groups) != len(self.settings):
+            self.bindings.check_groups()
+        for index in range(len(self.settings)):
+            if self.param_groups[index] is not self.settings[index]:
+                self.bindings.check_groups()
+            if not self.unchanged(index):
+                flags, numbers = self.owner()._refresh(index)
+                for i in <list>self.runs_of_group[index]:
+                    set_numbers(&self.groups[i], flags, numbers)
+                self.known_settings[index] = list((<dict>self.settings[index]).values())
+                self.known_keys[index] = list(<dict>self.settings[index])
+
+    cdef int check_params(self) except -1:
+        cdef Py_ssize_t i, k
+        cdef int type_number
+        cdef lrf_tensor *tensor
+        cdef cnp.ndarray param
+        for i in range(self.group_count):
+            type_number = cnp.NPY_DOUBLE if self.groups[i].dtype == LRF_FLOAT64 else cnp.NPY_FLOAT
+            for k in range(<Py_ssize_t>self.groups[i].count):
+                tensor = &self.groups[i].tensors[k]
+                param = <cnp.ndarray>self.params[tensor - self.tensors]
+                if (cnp.PyArray_DATA(param) != tensor.param or not cnp.PyArray_ISCARRAY(param)
+                        or cnp.PyArray_TYPE(param) != type_number
+                        or <uint64_t>cnp.PyArray_SIZE(param) != tensor.count):
+                    self.bindings.check_params()
+        return 0
+
+    cdef int check_copies(self) except -1:
+        cdef Py_ssize_t i
+        cdef cnp.ndarray copy
+        for i in range(self.tensor_count):
+            copy = <cnp.ndarray>(<list>self.copies)[i]
+            if (cnp.PyArray_DATA(copy) != self.outputs[i].copy or not cnp.PyArray_ISCARRAY(copy)
+                    or <uint64_t>cnp.PyArray_SIZE(copy) != self.tensors[i].count):
+                self.bindings.check_copies()
+        return 0
+
+    cdef int bind_grads(self, list grads) except -1:
+        cdef Py_ssize_t i
+        cdef bint moved = False
+        cdef void *data
+        cdef lrf_report report
+        if len(grads) != self.tensor_count:
+            self.bindings.check_grads(grads)
+        for i in range(self.tensor_count):
+            if grads[i] is not None and not (fits(grads[i], <cnp.ndarray>self.params[i])
+                                             and (not self.zero_grads or cnp.PyArray_ISCARRAY(<cnp.ndarray>grads[i]))):
+                self.bindings.check_grads(grads)
+                raise SystemError("unreachable: the gradient was refused without a reason")
+        for i in range(self.tensor_count):
+            data = NULL if grads[i] is None else cnp.PyArray_DATA(<cnp.ndarray>grads[i])
+            if data != self.tensors[i].grad:
+                self.tensors[i].grad = data
+                moved = moved or data != NULL
+        if moved and lrf_check_overlap(self.groups, self.group_count, &self.options, self.scratch, self.scratch_size,
+                                       &report) != LRF_OK:
+            for i in range(self.tensor_count):
+                self.tensors[i].grad = NULL      # so that the next call looks again
+            self.bindings.check_overlap(grads)
+            raise refused(LRF_OVERLAP, &report)
+        return 0
+
+    def acquire(self, holder=None):
+        """Keeps others out of steps and of this: they get a RuntimeError that says `holder`."""
+        if self.busy:
+            raise RuntimeError(self.holder or numpy_plan.STEPPING)
+        self.busy = True
+        self.holder = holder
+
+    def release(self):
+        """Ends what acquire() began."""
+        self.holder = None
+        self.busy = False
+
+    def step(self, list grads, grad_scale):
+        """One update of every tensor that has a gradient; grads None: the bound ones."""
+        if self.busy:
+            self.acquire()
+        self.busy = True
+        try:
+            self.refresh_changed()
+            if self.scheduled:
+                self.owner()._apply_schedules()
+            if numpy_forced:
+                self.step_by_reference(grads, grad_scale)
+            else:
+                self.step_compiled(grads, grad_scale)
+        finally:
+            self.busy = False
+
+    cdef int step_compiled(self, list grads, grad_scale) except -1:
+        cdef lrf_status status
+        self.options.grad_scale = <double>grad_scale if type(grad_scale) is float else checks.number(
+            "grad_scale", grad_scale)
+        if not isfinite(self.options.grad_scale):
+            checks.number("grad_scale", grad_scale)
+        if (grads is None) == (self.grads is None):
+            self.bindings.choose_grads(grads)
+        self.check_params()
+        if self.copies is not None:
+            self.check_copies()
+        grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
+        self.bind_grads(grads)
+        recorded = self.has_work and self.prepare_work()
+        with nogil:
+            status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
+        self.last_skipped = status == LRF_NOT_FINITE
+        if status != LRF_OK:
+            self.not_done(status, grads)
+            return 0
+        self.updates += 1
+        if recorded:
+            self.recorder.commit(self.updates, self.options.grad_scale, self.bindings.last_lrs)
+        if self.recorder is not None:
+            self.bindings.last_lrs = [settings["lr"] for settings in self.settings]
+        return 0
+
+    cdef bint prepare_work(self) except -1:
+        """Memory for norms and statistics of this step; whether it is recorded."""
+        cdef cnp.ndarray target
+        cdef Py_ssize_t i
+        cdef size_t size
+        cdef void *work
+        cdef bint recorded = self.recorder is not None and self.recorder.wanted(self.updates)
+        self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS)
+        if recorded:
+            self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
+            target = self.recorder.target(self.updates)
+            for i in range(self.tensor_count):
+                self.outputs[i].stats = <lrf_stats *>cnp.PyArray_DATA(target) + i
+            for runs, last_lr in zip(self.runs_of_group, self.bindings.last_lrs):
+                for i in <list>runs:
+                    self.groups[i].last_lr = last_lr
+        size = lrf_work_size(self.groups, self.group_count, &self.options)
+        if size > self.options.work_size:
+            work = realloc(self.options.work, size)
+            if work == NULL:
+                raise MemoryError()
+            self.options.work = work
+            self.options.work_size = size
+        return recorded
+
+    cdef int not_done(self, lrf_status status, list grads) except -1:
+        """A step that wrote nothing: skipped, or refused."""
+        cdef Py_ssize_t i
+        if status != LRF_NOT_FINITE:
+            raise refused(status, &self.last_report)
+        if self.bindings.tail.nonfinite == "raise":
+            self.last_skipped = False
+            i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
+            raise numpy_plan.not_finite(self.bindings, i, self.last_report.nonfinite)
+        self.skipped += 1
+        if self.zero_grads:
+            numpy_plan.zero(grads)
+        return 0
+
+    cdef int step_by_reference(self, list grads, grad_scale) except -1:
+        steps = [self.tensors[i].step for i in range(self.tensor_count)]
+        numpy_plan.reference_step(self.bindings, steps, self.updates, grads, grad_scale, self.commit)
+        return 0
+
+    def commit(self, steps, report):
+        """Counts a step that the reference did; steps None: one that updated nothing."""
+        self.last_report.grad_norm, self.last_report.clip_factor = report.grad_norm, report.clip_factor
+        self.last_report.updated, self.last_skipped = report.updated, report.skipped
+        self.skipped += report.skipped
+        if steps is not None:
+            self.set_progress(steps, self.updates + 1)
+
+
+# ---- one tensor -------------------------------------------------------------------------------------------------
+
+def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, uint64_t step, double grad_scale, check):
+    """Update number `step` of one tensor. Numbers are checked; check() raises for arrays that are refused here."""
+    cdef lrf_group group
+    cdef lrf_tensor tensor
+    cdef lrf_options options
+    cdef lrf_report report
+    cdef lrf_status status
+    if not (cnp.PyArray_Check(param) and fits(param, param) and cnp.PyArray_ISCARRAY(<cnp.ndarray>param)
+            and cnp.PyArray_TYPE(<cnp.ndarray>param) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and fits(grad, param)):
+        check()
+    for state in states.values():
+        if not fits(state, param) or not cnp.PyArray_ISCARRAY(<cnp.ndarray>state):
+            check()
+    init_group(&group, rule, param, &tensor, 1)
+    set_numbers(&group, flags, numbers)
+    bind_tensor(&tensor, param, states, rule)
+    tensor.grad = cnp.PyArray_DATA(<cnp.ndarray>grad)
+    tensor.step = step - 1
+    lrf_options_init(&options, sizeof(options))
+    options.grad_scale = grad_scale
+    with nogil:
+        status = lrf_pool_step(pool, &group, 1, &options, &report)
+    if status != LRF_OK:
+        check()
+        raise refused(status, &report)

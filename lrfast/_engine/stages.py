@@ -1,0 +1,175 @@
+"""The specification of what surrounds an update, in NumPy: norm, clipping, averages, copies, statistics.
+
+The counterpart of ``src_c/reduce.h``, ``stages.h``, ``statistics.h`` and ``tail.c``, with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..reference import Array, _towards
+
+__all__ = [
+    "BINS",
+    "FIELDS",
+    "FIRST_RATE",
+    "Trace",
+    "average",
+    "clamp",
+    "clip_factor",
+    "copy_into",
+    "count_nonfinite",
+    "gather",
+    "gather_norms",
+    "global_norm",
+    "sum_products",
+]
+
+TILE, LANES, SAMPLES = 1024, 32, 16
+BINS, FIRST_RATE = 64, -32
+CLIP_EPS = 1e-6
+
+FIELDS = (
+    *("elements", "grad_sq", "param_sq", "update_sq", "grad_update", "grad_last", "grad_max", "update_max", "rate_max"),
+    *("nan", "inf", "zero", "lost", "turned", "eps_dominates"),
+)
+"""The numbers of ``lrf_stats`` in front of its ``BINS`` rates."""
+
+
+@dataclass
+class Trace:
+    """What statistics see of the update of one tensor; arrays like the parameter, or None where there is none.
+
+    ``last`` is the update before this one, ``denominator`` what the rule divided by.
+    """
+
+    update: Array
+    denominator: Array | None
+    last: Array | None = None
+
+
+def sum_products(x: Array, y: Array) -> float:
+    """Sum of x * y in float64: 32 lanes per tile of 1,024 elements, folded by halves; then the tiles in order."""
+    if x.size == 0:
+        return 0.0
+    products = x.reshape(-1).astype(np.float64) * y.reshape(-1).astype(np.float64)
+    rows = np.zeros((-(-x.size // TILE), TILE // LANES, LANES))
+    rows.reshape(-1)[: x.size] = products
+    lanes = np.zeros((len(rows), LANES))
+    for row in range(TILE // LANES):
+        lanes += rows[:, row]
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return float(np.add.accumulate(lanes[:, 0])[-1])
+
+
+def count_nonfinite(grad: Array, grad_scale: float) -> int:
+    """How many of the scaled gradients are NaN or infinite."""
+    return int(np.count_nonzero(~np.isfinite(grad.dtype.type(grad_scale) * grad)))
+
+
+def clamp(grad: Array, grad_scale: float, bound: float) -> Array:
+    """The scaled gradient, limited to -bound .. bound; NaN stays."""
+    c = grad.dtype.type
+    x: Array = c(grad_scale) * grad
+    x = np.where(x < -c(bound), -c(bound), x)
+    x = np.where(x > c(bound), c(bound), x)
+    return x
+
+
+def clip_factor(norm: float, clip_norm: float) -> float:
+    """PyTorch's min(1, clip_norm / (norm + 1e-6)); NaN for a norm that is NaN."""
+    factor = clip_norm / (norm + CLIP_EPS)
+    return factor if factor < 1 or math.isnan(factor) else 1.0
+
+
+def average(ema: Array, param: Array, decay: float) -> None:
+    """ema += (1 - decay) (param - ema), in place."""
+    ema[...] = _towards(ema, param, ema.dtype.type(1 - decay))
+
+
+def copy_into(copy: Array, param: Array, name: str) -> None:
+    """copy = param by way of float32, rounded to nearest even; name: "float32", "float16" or "bfloat16"."""
+    single = param.astype(np.float32)
+    if name != "bfloat16":
+        copy[...] = single.astype(name)
+        return
+    word = single.view(np.uint32)
+    rounded = (word + np.uint32(0x7FFF) + (word >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+    quiet = word >> np.uint32(16) | np.uint32(0x40)
+    copy.view(np.uint16)[...] = np.where(np.isnan(single), quiet, rounded).astype(np.uint16)
+
+
+# ---- statistics ------------------------------------------------------------------------------------------------
+
+
+def gather_norms(row: Array, grad: Array, before: Array, trace: Trace) -> None:
+    """Fills the fields of ``row`` that norms come from; before: the parameter before the update."""
+    values: dict[str, float] = {
+        "elements": grad.size,
+        "grad_sq": sum_products(grad, grad),
+        "param_sq": sum_products(before, before),
+        "update_sq": sum_products(trace.update, trace.update),
+    }
+    _write(row, values)
+
+
+def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, rate: float, eps: float) -> None:
+    """Fills all of ``row``: FIELDS, then the histogram. scale: with the sign of maximize; rate: lr of this update."""
+    gather_norms(row, grad, before, trace)
+    c = grad.dtype.type
+    u = trace.update
+    w = np.zeros_like(u) if trace.last is None else trace.last
+    d = np.ones_like(u) if trace.denominator is None else trace.denominator
+    s = c(-1.0 if scale < 0 else 1.0) * grad
+    usable = d[~np.isnan(d)]
+    least = float(np.min(np.abs(usable))) if usable.size else math.inf
+    values: dict[str, float] = {
+        "grad_max": _largest(grad) * abs(scale),
+        "update_max": _largest(u),
+        "grad_update": sum_products(grad, u) * scale,
+        "grad_last": sum_products(grad, w) * scale,
+        "rate_max": float(np.float64(rate) / np.float64(least)) if grad.size else 0.0,
+        "nan": int(np.count_nonzero(np.isnan(grad))),
+        "inf": int(np.count_nonzero(np.isinf(grad))),
+        "zero": int(np.count_nonzero(grad == 0)),
+        "lost": int(np.count_nonzero((u != 0) & (before - u == before))),
+        "turned": int(np.count_nonzero(((s < 0) & (w > 0)) | ((s > 0) & (w < 0)))),
+        "eps_dominates": int(np.count_nonzero(d < 2 * c(eps))),
+    }
+    _write(row, values)
+    row[len(FIELDS) :] = _histogram(d.reshape(-1), rate)
+
+
+def _write(row: Array, values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        row[FIELDS.index(name)] = value
+
+
+def _largest(x: Array) -> float:
+    return float(np.max(np.abs(x))) if x.size else 0.0
+
+
+def _histogram(denominator: Array, rate: float) -> Array:
+    """Counts of rate / denominator by powers of two, of at most 16 elements of each tile."""
+    samples: list[Any] = []
+    for first in range(0, denominator.size, TILE):
+        tile = denominator[first : first + TILE]
+        samples += list(tile[:: -(-tile.size // SAMPLES)])
+    rates = np.float64(rate) / np.array(samples, np.float64)
+    bins = (rates.view(np.uint64) >> np.uint64(52) & np.uint64(0x7FF)).astype(np.int64) - 1023 - FIRST_RATE
+    return np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS).astype(np.float64)
+
+
+def global_norm(sums: Sequence[float], grad_scale: float) -> float:
+    """The norm of all gradients from the sums of squares of each tensor."""
+    total = 0.0
+    for value in sums:
+        total += value
+    return abs(grad_scale) * math.sqrt(total)

@@ -1,0 +1,1 @@
+"""Why is it stuck: records of a run, verdicts, curvature, the range test."""

@@ -1,0 +1,83 @@
+"""The extreme eigenvalues of the Hessian from differences of gradients, to tell a minimum from a saddle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._engine.optimizer import Optimizer
+
+__all__ = ["extreme_curvatures"]
+
+Array = np.ndarray[Any, Any]
+
+_TOLERANCE = 1e-3  # of the largest: where an eigenvalue counts as 0
+
+
+def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> tuple[float, float, float]:
+    """The smallest and the largest eigenvalue of the Hessian of the loss, and what their error may be.
+
+    .. code-block:: text
+
+        H v = (g(p + h v) - g(p - h v)) / 2h     |v| = 1,  h = eps^(1/3) (1 + |p|)
+
+    eps is the spacing of the coarsest dtype among the parameters. h balances the rounding of g against its third
+    derivative. With ``maximize`` it is the Hessian of the negative objective. Parameters and bound gradients are
+    restored, also after an error. Raises ModuleNotFoundError without SciPy.
+    """
+    try:
+        from scipy.sparse.linalg import LinearOperator, eigsh
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "verdict(gradient=...) needs SciPy: pip install 'lrfast[demo]'", name="scipy"
+        ) from None
+
+    params, grads = optimizer._bindings.params, optimizer._bindings.grads
+    keys = optimizer._keys
+    given = params[0] if optimizer._bare else list(params) if keys is None else dict(zip(keys, params, strict=True))
+    signs = [-1.0 if group["maximize"] else 1.0 for group in optimizer.param_groups for _ in group["params"]]
+    touched = [array for array in (*params, *(grads or ())) if array is not None]
+    saved = [array.copy() for array in touched]
+    start = [param.astype(np.float64) for param in params]
+    size = sum(param.size for param in params)
+    norm = np.sqrt(sum(float(np.vdot(p, p)) for p in start))
+    h = max(np.finfo(param.dtype).eps for param in params) ** (1 / 3) * (1 + norm)
+
+    def gradient_at(direction: Array, scale: float) -> Array:
+        offset = 0
+        for param, value in zip(params, start, strict=True):
+            param[...] = value + scale * direction[offset : offset + param.size].reshape(param.shape)
+            offset += param.size
+        found = gradient(given)
+        arrays = grads if found is None else optimizer._flatten("grads", found, len(params))
+        if arrays is None:
+            raise ValueError("gradient: expected gradients like those that step takes, got None and none are bound")
+        flat = [
+            np.zeros(p.size) if g is None else sign * np.ravel(g).astype(np.float64)
+            for p, g, sign in zip(params, arrays, signs, strict=True)
+        ]
+        return np.concatenate(flat)
+
+    def product(vector: Array) -> Array:
+        direction = np.ravel(vector) / np.linalg.norm(vector)
+        change = gradient_at(direction, h) - gradient_at(direction, -h)
+        curved: Array = change / (2 * h) * np.linalg.norm(vector)
+        return curved
+
+    try:
+        if size == 1:
+            smallest = largest = float(product(np.ones(1))[0])
+        else:
+            hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
+            begin = np.random.default_rng(0).standard_normal(size)
+            ends = (
+                eigsh(hessian, 1, which=end, v0=begin, tol=_TOLERANCE, return_eigenvectors=False)
+                for end in ("SA", "LA")
+            )
+            smallest, largest = (float(end[0]) for end in ends)
+    finally:
+        for array, value in zip(touched, saved, strict=True):
+            array[...] = value
+    return smallest, largest, _TOLERANCE * max(abs(smallest), abs(largest))

@@ -1,0 +1,1 @@
+"""What the command runs: the demo, the lecture and the benchmark. No API."""
