@@ -9,7 +9,7 @@ import pytest
 
 import lrfast
 from lrfast import config
-from lrfast.lab.bench import costs
+from lrfast.lab.bench import costs as costs_module
 from lrfast.lab.bench.costs import Cost
 from lrfast._engine.threads import default_threads
 from lrfast.cli import main
@@ -26,8 +26,8 @@ def bench(folder, *arguments):
 @needs_kernels
 @needs_two
 def test_costs(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(costs, "_THREAD_SIZES", (1, 400_000))
-    monkeypatch.setattr(costs, "_MANY", 100)
+    monkeypatch.setattr(costs_module, "_THREAD_SIZES", (1, 400_000))
+    monkeypatch.setattr(costs_module, "_MANY", 100)
     threads = lrfast.get_num_threads()
     written = bench(tmp_path, "--parts", "costs")
     printed = capsys.readouterr().out
