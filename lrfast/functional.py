@@ -7,23 +7,37 @@ Signatures, formulas and states are the reference's. Arrays are C-contiguous flo
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
-from . import config, optim
-from ._engine import checks
-from ._engine.buffers import Array, lower
+import numpy as np
+
+from . import reference
+from ._engine import backend, checks, specification
+from ._engine.arithmetic import Array
+from ._engine.optimizer import Optimizer
+from ._engine.settings import kinds_of, lower
 from ._engine.table import RULES, Rule
+from .rules import CLASSES
 
-__all__ = sorted(optimizer._reference.__name__ for optimizer in optim.all_optimizers())
+__all__ = reference.__all__
+
+
+class _Prepared(NamedTuple):
+    """What a choice of options comes to; ``arguments``: state -> argument of the function."""
+
+    rule: Rule
+    settings: dict[str, Any]
+    flags: int
+    numbers: dict[str, float]
+    arguments: dict[str, str]
 
 
 def __getattr__(name: str) -> Callable[..., None]:
     """One function per optimizer class, made when it is first asked for."""
-    for optimizer in optim.all_optimizers():
-        if optimizer._reference.__name__ == name:
+    for optimizer in CLASSES.values():
+        if optimizer.spec.__name__ == name:
             globals()[name] = update = _derive(optimizer)
             return update
     raise AttributeError(f"lrfast.functional has no {name!r}; it has {', '.join(__all__)}")
@@ -33,47 +47,44 @@ def __dir__() -> list[str]:
     return __all__
 
 
-def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
+def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
     """The checked function of an optimizer class, with signature and docstring of its reference."""
-    spec = optimizer._reference
-    parameters = inspect.signature(spec).parameters.values()
-    state_arguments = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    del defaults["step"], defaults["grad_scale"]
+    spec, name_of_it = optimizer.spec, optimizer.spec.__name__
+    state_arguments = specification.state_arguments(spec)
+    defaults = specification.settings_of(spec)
+    # What only a constructor takes decides nothing here but takes part in the class's checks.
+    complete = {name: 0.0 for name in kinds_of(optimizer) if name not in defaults} | dict(defaults)
 
     @lru_cache(maxsize=64)
-    def prepare(given: tuple[tuple[str, Any, type], ...]) -> tuple[Rule, dict[str, Any], int, dict[str, float]]:
-        """Rule, settings, flags and numbers; the same options come again and again."""
+    def prepare(given: tuple[tuple[str, Any, type], ...]) -> _Prepared:
+        """The same options come again and again."""
         for name, _, _ in given:
             if name not in defaults:
-                raise TypeError(f"{spec.__name__}() got an unexpected keyword argument {name!r}")
-        settings = {
-            n: checks.hyper_parameter(n, value) for n, value in {**defaults, **{n: v for n, v, _ in given}}.items()
-        }
-        complete = {**dict.fromkeys(optimizer._construction_only, 0.0), **settings}
-        optimizer._check(complete, "")
-        rule = RULES[optimizer._rule(optimizer._structure(complete))]
-        return rule, settings, *lower(rule, settings, optimizer._renamed(settings))
+                raise TypeError(f"{name_of_it}() got an unexpected keyword argument {name!r}")
+        values = {**defaults, **{name: value for name, value, _ in given}}
+        settings = {name: checks.setting(name, value, defaults[name]) for name, value in values.items()}
+        optimizer.check({**complete, **settings}, "")
+        rule = RULES[optimizer.variant({**complete, **settings})]
+        numbers, flags = lower(rule, settings, optimizer.numbers(settings))
+        arguments = {name: specification.argument_of(spec, name) for name in rule.state_names}
+        return _Prepared(rule, settings, flags, numbers, arguments)
 
-    @wraps(spec)
+    @wraps(getattr(reference, name_of_it))
     def update(param: Any, grad: Any, *states: Any, step: int, grad_scale: float = 1.0, **options: Any) -> None:
         if len(states) > len(state_arguments):
-            raise TypeError(f"{spec.__name__}() takes {2 + len(state_arguments)} positional arguments")
+            raise TypeError(f"{name_of_it}() takes {2 + len(state_arguments)} positional arguments")
         given = dict(zip(state_arguments, states, strict=False))
         for name in state_arguments:
             if name in options:
                 if name in given:
-                    raise TypeError(f"{spec.__name__}() got multiple values for argument {name!r}")
+                    raise TypeError(f"{name_of_it}() got multiple values for argument {name!r}")
                 given[name] = options.pop(name)
-        if isinstance(options.get("betas"), list):
-            options["betas"] = tuple(options["betas"])
         key = tuple((name, value, type(value)) for name, value in options.items())  # True is not 1.0
         try:
-            rule, settings, flags, numbers = prepare(key)
-        except TypeError:
-            rule, settings, flags, numbers = prepare.__wrapped__(key)  # what cannot be hashed, or is refused again
+            rule, settings, flags, numbers, arguments = prepare(key)
+        except TypeError:  # what cannot be hashed, or is refused again
+            rule, settings, flags, numbers, arguments = prepare.__wrapped__(key)
         step, grad_scale = checks.step_number(step), checks.number("grad_scale", grad_scale)
-        arguments = {name: optimizer._arguments.get(name, name) for name in rule.state_names}
         for name in state_arguments:
             needed = name in arguments.values()
             if needed != (given.get(name) is not None):
@@ -89,10 +100,11 @@ def _derive(optimizer: type[optim.Optimizer]) -> Callable[..., None]:
             buffers = [("param", param, True), ("grad", grad, False)]
             checks.overlap(buffers + [(arguments[name], array, True) for name, array in arrays.items()])
 
-        core = config.core()
+        core = backend.compiled()
         if core is None:
             check()
-            optimizer._update(param, grad, arrays, step, grad_scale, settings)
+            with np.errstate(all="ignore"):
+                specification.update(spec, param, grad, arrays, step, grad_scale, settings)
         else:
             core.update_once(rule, flags, numbers, param, grad, arrays, step, grad_scale, check)
 

@@ -9,7 +9,9 @@ from cpython.object cimport PyObject
 cimport numpy as cnp
 import numpy
 
-from . import checks, numpy_plan, options
+from . import checks, numpy_plan
+from .buffers import zero
+from .options import Options, Report
 
 cnp.import_array()
 cdef object memmap = numpy.memmap
@@ -35,7 +37,6 @@ cdef extern from "lrfast.h" nogil:
         lrf_tensor *tensors
         size_t count
         const lrf_outputs *outputs
-        double last_lr
     ctypedef struct lrf_options:
         uint32_t flags
         double grad_scale, clip_value, clip_norm, ema_decay
@@ -49,11 +50,17 @@ cdef extern from "lrfast.h" nogil:
     enum:
         LRF_OK, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
         LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS
+    ctypedef struct lrf_job:
+        pass
     size_t lrf_work_size(const lrf_group *, size_t, const lrf_options *)
     lrf_status lrf_group_init(lrf_group *, size_t, int)
     lrf_status lrf_options_init(lrf_options *, size_t)
     size_t lrf_overlap_scratch_size(const lrf_group *, size_t)
     lrf_status lrf_check_overlap(const lrf_group *, size_t, const lrf_options *, void *, size_t, lrf_report *)
+    lrf_status lrf_begin(lrf_job *, const lrf_group *, size_t, const lrf_options *, lrf_report *)
+    int lrf_next(lrf_job *)
+    void lrf_run(lrf_job *, size_t, size_t)
+    lrf_status lrf_end(lrf_job *, lrf_report *)
     const char *lrf_status_text(lrf_status)
     const char *lrf_isa()
     const char *lrf_isa_name(size_t)
@@ -160,8 +167,7 @@ cdef int init_group(lrf_group *group, rule, cnp.ndarray like, lrf_tensor *tensor
     return 0
 
 
-cdef int set_numbers(lrf_group *group, uint32_t flags, dict numbers) except -1:
-    group.flags = flags
+cdef int set_numbers(lrf_group *group, dict numbers) except -1:
     for name, value in numbers.items():
         set_number(group, name, value)
     return 0
@@ -199,36 +205,51 @@ cdef refused(lrf_status status, const lrf_report *report):
 
 # ---- the plan ---------------------------------------------------------------------------------------------------
 
-cdef class Plan:
-    """Buffers bound once, and one call into C per step for all tensors of all groups.
+cdef class Held:
+    """A plan that is kept for others; in C, so that no interrupt comes between taking and freeing it."""
+    cdef Plan plan
+    cdef object reason
 
-    owner() is the optimizer: its _refresh(group) validates edited settings and returns (flags, numbers), its
-    _apply_schedules() assigns the values of this update.
+    def __enter__(self):
+        self.plan.refuse_if_busy()
+        self.plan.busy = True
+        self.plan.reason = self.reason
+
+    def __exit__(self, *error):
+        self.plan.busy = False
+
+
+cdef class Plan:
+    """Checked buffers bound once, and one call into C per step for all tensors of all groups.
+
+    ``groups`` are the live dicts of settings: where one says something else than when its numbers were ``set``, a step
+    writes nothing and says so. With ``scheduled`` numbers are set for one update at a time.
     """
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
     cdef lrf_outputs *outputs     # one per tensor
     cdef lrf_options options
     cdef lrf_report last_report
+    cdef lrf_job job
     cdef void *scratch
     cdef size_t scratch_size
     cdef Py_ssize_t group_count, tensor_count
-    cdef list params, param_groups, settings, known_settings, known_keys, runs_of_group, grads
-    cdef object bindings, owner, holder, recorder, copies
-    cdef bint busy, scheduled, zero_grads, has_work, last_skipped
-    cdef readonly uint64_t updates
-    cdef public uint64_t skipped
+    cdef list params, grads, copies, param_groups, live, known_values, known_keys, runs_of_group, settings
+    cdef object buffers, reason, recorder, step_options
+    cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped
+    cdef uint64_t set_at
+    cdef public uint64_t updates, skipped
 
-    def __cinit__(self, bindings, owner, bint scheduled, steps, uint64_t updates):
+    def __cinit__(self, buffers, list groups, bint scheduled, steps, uint64_t updates, uint64_t skipped):
         cdef Py_ssize_t i, k
-        runs = bindings.runs()
-        self.bindings, self.owner, self.scheduled = bindings, owner, scheduled
-        self.params, self.grads = bindings.params, bindings.grads
-        self.param_groups = bindings.param_groups
-        self.settings = [group.settings for group in bindings.groups]
-        self.known_settings = [None for _ in bindings.groups]
-        self.known_keys = [None for _ in bindings.groups]
-        self.runs_of_group = [[] for _ in bindings.groups]
+        runs = buffers.runs()
+        self.buffers, self.scheduled, self.updates, self.skipped = buffers, scheduled, updates, skipped
+        self.params, self.grads = buffers.params, buffers.grads
+        self.param_groups, self.live = groups, list(groups)
+        self.known_values = [None for _ in groups]
+        self.known_keys = [None for _ in groups]
+        self.settings = [{} for _ in groups]
+        self.runs_of_group = [[] for _ in groups]
         self.group_count = len(runs)
         self.tensor_count = len(self.params)
         self.outputs = <lrf_outputs *>calloc(max(1, self.tensor_count), sizeof(lrf_outputs))
@@ -239,18 +260,17 @@ cdef class Plan:
         lrf_options_init(&self.options, sizeof(lrf_options))
         for i, (group, first, stop) in enumerate(runs):
             self.runs_of_group[group].append(i)
-            rule = bindings.groups[group].rule
+            rule = buffers.groups[group].rule
             init_group(&self.groups[i], rule, self.params[first], &self.tensors[<size_t>first], stop - first)
             for k in range(first, stop):
-                bind_tensor(&self.tensors[k], self.params[k], bindings.states[k], rule)
+                bind_tensor(&self.tensors[k], self.params[k], buffers.states[k], rule)
+                self.tensors[k].step = steps[k]
         self.scratch_size = lrf_overlap_scratch_size(self.groups, self.group_count)
-        self.scratch = calloc(1 + self.scratch_size, 1)
+        self.scratch = calloc(max(1, self.scratch_size), 1)
         if self.scratch == NULL:
             raise MemoryError()
         self.last_report.grad_norm, self.last_report.clip_factor = NAN, 1
-        self.refresh_changed()
-        self.configure()
-        self.set_progress(steps, updates)
+        self.configure(Options(), None)
         if self.grads is not None:
             self.bind_grads(self.grads)
 
@@ -261,79 +281,144 @@ cdef class Plan:
         free(self.options.work)
         free(self.scratch)
 
-    def set_progress(self, steps, uint64_t updates):
-        """Completed updates per tensor, and completed step() calls."""
-        cdef Py_ssize_t i
-        for i in range(self.tensor_count):
-            self.tensors[i].step = steps[i]
-        self.updates = updates
+    # ---- what others tell it, and ask --------------------------------------------------------------------------
 
-    def configure(self):
-        """Takes over what bindings.tail, outputs and recorder now say."""
+    def set(self, Py_ssize_t index, dict settings, dict numbers, flags=None):
+        """Takes over the checked settings of a group, of which ``numbers`` have changed, for the update that is next."""
         cdef Py_ssize_t i
-        tail, arrays = self.bindings.tail, self.bindings.outputs
-        self.recorder = self.bindings.recorder
-        self.copies = arrays.copies
-        self.zero_grads = tail.zero_grads
-        self.options.clip_norm = tail.clip_norm or 0
-        self.options.clip_value = tail.clip_value or 0
-        self.options.ema_decay = tail.ema or 0
-        self.options.flags = LRF_ZERO_GRADS if tail.zero_grads else 0
-        if tail.nonfinite != "propagate":
+        if self.stepping:
+            self.refuse_if_busy()
+        for i in <list>self.runs_of_group[index]:
+            set_numbers(&self.groups[i], numbers)
+            if flags is not None:
+                self.groups[i].flags = flags
+        self.settings[index] = settings
+        self.known_values[index] = list(settings.values())
+        if flags is not None:
+            self.known_keys[index] = list(settings)
+        self.set_at = self.updates
+
+    def configure(self, options, recorder):
+        """Takes over options, and buffers that come or go with them."""
+        cdef Py_ssize_t i
+        x = self.buffers
+        self.step_options, self.recorder, self.copies = options, recorder, x.copies
+        self.zero_grads = options.zero_grads
+        self.options.clip_norm = options.clip_norm or 0
+        self.options.clip_value = options.clip_value or 0
+        self.options.ema_decay = options.ema or 0
+        self.options.flags = LRF_ZERO_GRADS if options.zero_grads else 0
+        if options.nonfinite != "propagate":
             self.options.flags |= LRF_REQUIRE_FINITE
-        self.has_work = self.recorder is not None or tail.clip_norm or tail.nonfinite != "propagate"
+        self.has_work = recorder is not None or options.clip_norm or options.nonfinite != "propagate"
         for i in range(self.tensor_count):
-            self.outputs[i].ema = cnp.PyArray_DATA(<cnp.ndarray>arrays.ema[i]) if arrays.ema else NULL
-            self.outputs[i].copy = cnp.PyArray_DATA(<cnp.ndarray>arrays.copies[i]) if arrays.copies else NULL
-            self.outputs[i].copy_dtype = copy_dtypes[arrays.copy_dtypes[i]] if arrays.copies else 0
-            last = arrays.last[i] if arrays.last else None
-            self.outputs[i].last = NULL if last is None else cnp.PyArray_DATA(<cnp.ndarray>last)
+            self.outputs[i].ema = cnp.PyArray_DATA(<cnp.ndarray>x.ema[i]) if x.ema else NULL
+            self.outputs[i].copy = cnp.PyArray_DATA(<cnp.ndarray>x.copies[i]) if x.copies else NULL
+            self.outputs[i].copy_dtype = copy_dtypes[x.copy_dtypes[i]] if x.copies else 0
+            self.outputs[i].last = cnp.PyArray_DATA(<cnp.ndarray>x.last[i]) if x.last else NULL
             self.outputs[i].stats = NULL
             self.tensors[i].grad = NULL      # the next step looks for overlap anew
         for i in range(self.group_count):
-            needed = arrays.ema or arrays.copies or self.recorder is not None
+            needed = x.ema or x.copies or recorder is not None
             self.groups[i].outputs = &self.outputs[self.groups[i].tensors - self.tensors] if needed else NULL
+
+    def held(self, reason=numpy_plan.STEPPING):
+        """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``."""
+        cdef Held held = Held.__new__(Held)
+        self.refuse_if_busy()
+        held.plan, held.reason = self, reason
+        return held
+
+    @property
+    def progress(self):
+        """Completed updates of each tensor, a live view; may be written."""
+        cdef cnp.npy_intp count = self.tensor_count, stride = sizeof(lrf_tensor)
+        cdef cnp.ndarray view = cnp.PyArray_New(
+            numpy.ndarray, 1, &count, cnp.NPY_UINT64, &stride, &self.tensors[0].step, 0, cnp.NPY_ARRAY_WRITEABLE, None)
+        cnp.set_array_base(view, self)
+        return view
 
     @property
     def report(self):
         """What the latest step did."""
         cdef const lrf_report *r = &self.last_report
-        return options.Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated)
+        return Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated)
 
-    def step_of(self, Py_ssize_t i):
-        """Completed updates of tensor i."""
-        return self.tensors[i].step
+    # ---- a step ------------------------------------------------------------------------------------------------
 
-    def assign(self, Py_ssize_t index, str key, value, tuple names):
-        """Takes over the already checked value of a scheduled setting, which stands for these numbers of the C API."""
-        cdef dict settings = <dict>self.settings[index]
-        cdef list known = <list>self.known_settings[index]
-        cdef Py_ssize_t position = 0, place = 0, i
-        cdef PyObject *name
-        cdef PyObject *old
-        settings[key] = value
-        while PyDict_Next(settings, &position, &name, &old):
-            if <object>name == key:
-                known[place] = value
-            place += 1
-        for i in <list>self.runs_of_group[index]:
-            if type(value) is tuple:
-                for part, x in zip(names, value):
-                    set_number(&self.groups[i], part, x)
+    def step(self, list grads, grad_scale):
+        """One update of every tensor that has a gradient; grads None: the bound ones.
+
+        False: a setting was edited or belongs to another update; nothing was written.
+        """
+        cdef lrf_status status
+        if self.busy:
+            self.refuse_if_busy()
+        if not self.is_current():
+            return False
+        self.busy = self.stepping = True
+        try:
+            if numpy_forced:
+                self.step_in_numpy(grads, grad_scale)
             else:
-                set_number(&self.groups[i], names[0], value)
+                grads = self.prepare(grads, grad_scale)
+                with nogil:
+                    status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
+                self.finish(status, grads)
+        finally:
+            self.busy = self.stepping = False
+        return True
+
+    def phases(self, list grads, grad_scale):
+        """The same step on the caller's threads: phases, of which all parts are run before the next is asked for.
+
+        Yields run(part, parts). Raises RuntimeError where ``step`` would return False. Leaving early is possible before
+        the last phase begins.
+        """
+        cdef lrf_status status
+        with self.held():
+            if not self.is_current():
+                raise RuntimeError("phases: settings were edited since they were set")
+            grads = self.prepare(grads, grad_scale)
+            status = lrf_begin(&self.job, self.groups, self.group_count, &self.options, &self.last_report)
+            if status == LRF_OK:
+                while lrf_next(&self.job):
+                    yield self.run
+                status = lrf_end(&self.job, &self.last_report)
+            self.finish(status, grads)
+
+    def run(self, size_t part, size_t parts):
+        """One part of the phase that ``phases`` is in."""
+        if part >= parts:
+            raise ValueError(f"part: expected a number below parts = {parts}, got {part}")
+        with nogil:
+            lrf_run(&self.job, part, parts)
+
+    cdef int refuse_if_busy(self) except -1:
+        if self.busy:
+            raise RuntimeError(self.reason or numpy_plan.STEPPING)
+        return 0
+
+    cdef bint is_current(self) except -1:
+        """Whether all groups say what they said when their numbers were set, which was for this update."""
+        cdef Py_ssize_t index
+        if len(self.param_groups) != len(self.live):
+            numpy_plan.check_groups(self.param_groups, self.live)
+        for index in range(len(self.live)):
+            if self.param_groups[index] is not self.live[index]:
+                numpy_plan.check_groups(self.param_groups, self.live)
+            if not self.unchanged(index):
+                return False
+        return not self.scheduled or self.set_at == self.updates
 
     cdef bint unchanged(self, Py_ssize_t index) noexcept:
-        cdef list known = <list>self.known_settings[index]
+        cdef list known = <list>self.known_values[index]
         cdef list keys = <list>self.known_keys[index]
-        cdef dict settings = <dict>self.settings[index]
-        cdef Py_ssize_t position = 0, i = 0, n
+        cdef dict settings = <dict>self.live[index]
+        cdef Py_ssize_t position = 0, i = 0
         cdef PyObject *key
         cdef PyObject *value
-        if known is None:
-            return False
-        n = len(known)
-        if len(settings) != n:
+        if known is None or keys is None or len(settings) != len(known):
             return False
         while PyDict_Next(settings, &position, &key, &value):
             if value != <PyObject *>known[i] or key != <PyObject *>keys[i]:
@@ -341,20 +426,78 @@ cdef class Plan:
             i += 1
         return True
 
-    cpdef refresh_changed(self):
-        """Validates groups whose settings were edited and takes their numbers over."""
-        cdef Py_ssize_t index, i
-        if len(self.param_groups) != len(self.settings):
-            self.bindings.check_groups()
-        for index in range(len(self.settings)):
-            if self.param_groups[index] is not self.settings[index]:
-                self.bindings.check_groups()
-            if not self.unchanged(index):
-                flags, numbers = self.owner()._refresh(index)
-                for i in <list>self.runs_of_group[index]:
-                    set_numbers(&self.groups[i], flags, numbers)
-                self.known_settings[index] = list((<dict>self.settings[index]).values())
-                self.known_keys[index] = list(<dict>self.settings[index])
+    cdef list prepare(self, list grads, grad_scale):
+        """Everything that can be refused, and memory for norms and statistics; the gradients to use."""
+        self.options.grad_scale = <double>grad_scale if type(grad_scale) is float else checks.number(
+            "grad_scale", grad_scale)
+        if not isfinite(self.options.grad_scale):
+            checks.number("grad_scale", grad_scale)
+        if (grads is None) == (self.grads is None):
+            self.buffers.choose_grads(grads)
+        self.check_params()
+        if self.copies is not None:
+            self.check_copies()
+        grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
+        self.bind_grads(grads)
+        if self.has_work:
+            self.prepare_work()
+        return grads
+
+    cdef int finish(self, lrf_status status, list grads) except -1:
+        """Counts a step, or says why it wrote nothing."""
+        cdef Py_ssize_t i
+        self.last_skipped = status == LRF_NOT_FINITE
+        if status == LRF_OK:
+            self.updates += 1
+            if self.has_work and self.recorded:
+                lrs = [settings["lr"] for settings in self.settings]
+                self.recorder.commit(self.updates, self.options.grad_scale, lrs)
+        elif status != LRF_NOT_FINITE:
+            raise refused(status, &self.last_report)
+        elif self.step_options.nonfinite == "raise":
+            self.last_skipped = False
+            i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
+            raise self.buffers.not_finite(i, self.last_report.nonfinite)
+        else:
+            self.skipped += 1
+            if self.zero_grads:
+                zero(grads)
+        return 0
+
+    cdef int step_in_numpy(self, list grads, grad_scale) except -1:
+        job = numpy_plan.run_step(self.buffers, self.settings, self.step_options, self.recorder, self.progress,
+                                  self.updates, grads, grad_scale)
+        self.last_report.grad_norm, self.last_report.clip_factor = job.report.grad_norm, job.report.clip_factor
+        self.last_report.updated, self.last_skipped = job.report.updated, job.report.skipped
+        self.skipped += job.report.skipped
+        self.updates += job.completed
+        if job.failure is not None:
+            raise job.failure
+        return 0
+
+    cdef int prepare_work(self) except -1:
+        """Memory for norms and statistics of this step."""
+        cdef cnp.ndarray target
+        cdef Py_ssize_t i
+        cdef size_t size
+        cdef void *work
+        self.recorded = self.recorder is not None and self.recorder.wanted(self.updates)
+        self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS)
+        if self.recorded:
+            self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
+            target = self.recorder.target(self.updates)
+            for i in range(self.tensor_count):
+                self.outputs[i].stats = <lrf_stats *>cnp.PyArray_DATA(target) + i
+        size = lrf_work_size(self.groups, self.group_count, &self.options)
+        if size > self.options.work_size:
+            work = realloc(self.options.work, size)
+            if work == NULL:
+                raise MemoryError()
+            self.options.work = work
+            self.options.work_size = size
+        return 0
+
+    # ---- checks of what may have changed since it was bound ----------------------------------------------------
 
     cdef int check_params(self) except -1:
         cdef Py_ssize_t i, k
@@ -369,7 +512,7 @@ cdef class Plan:
                 if (cnp.PyArray_DATA(param) != tensor.param or not cnp.PyArray_ISCARRAY(param)
                         or cnp.PyArray_TYPE(param) != type_number
                         or <uint64_t>cnp.PyArray_SIZE(param) != tensor.count):
-                    self.bindings.check_params()
+                    self.buffers.check_params()
         return 0
 
     cdef int check_copies(self) except -1:
@@ -379,7 +522,7 @@ cdef class Plan:
             copy = <cnp.ndarray>(<list>self.copies)[i]
             if (cnp.PyArray_DATA(copy) != self.outputs[i].copy or not cnp.PyArray_ISCARRAY(copy)
                     or <uint64_t>cnp.PyArray_SIZE(copy) != self.tensors[i].count):
-                self.bindings.check_copies()
+                self.buffers.check_copies()
         return 0
 
     cdef int bind_grads(self, list grads) except -1:
@@ -388,11 +531,11 @@ cdef class Plan:
         cdef void *data
         cdef lrf_report report
         if len(grads) != self.tensor_count:
-            self.bindings.check_grads(grads)
+            self.buffers.check_grads(grads, self.zero_grads)
         for i in range(self.tensor_count):
             if grads[i] is not None and not (fits(grads[i], <cnp.ndarray>self.params[i])
                                              and (not self.zero_grads or cnp.PyArray_ISCARRAY(<cnp.ndarray>grads[i]))):
-                self.bindings.check_grads(grads)
+                self.buffers.check_grads(grads, self.zero_grads)
                 raise SystemError("unreachable: the gradient was refused without a reason")
         for i in range(self.tensor_count):
             data = NULL if grads[i] is None else cnp.PyArray_DATA(<cnp.ndarray>grads[i])
@@ -403,116 +546,9 @@ cdef class Plan:
                                        &report) != LRF_OK:
             for i in range(self.tensor_count):
                 self.tensors[i].grad = NULL      # so that the next call looks again
-            self.bindings.check_overlap(grads)
+            self.buffers.check_overlap(grads, self.zero_grads)
             raise refused(LRF_OVERLAP, &report)
         return 0
-
-    def acquire(self, holder=None):
-        """Keeps others out of steps and of this: they get a RuntimeError that says `holder`."""
-        if self.busy:
-            raise RuntimeError(self.holder or numpy_plan.STEPPING)
-        self.busy = True
-        self.holder = holder
-
-    def release(self):
-        """Ends what acquire() began."""
-        self.holder = None
-        self.busy = False
-
-    def step(self, list grads, grad_scale):
-        """One update of every tensor that has a gradient; grads None: the bound ones."""
-        if self.busy:
-            self.acquire()
-        self.busy = True
-        try:
-            self.refresh_changed()
-            if self.scheduled:
-                self.owner()._apply_schedules()
-            if numpy_forced:
-                self.step_by_reference(grads, grad_scale)
-            else:
-                self.step_compiled(grads, grad_scale)
-        finally:
-            self.busy = False
-
-    cdef int step_compiled(self, list grads, grad_scale) except -1:
-        cdef lrf_status status
-        self.options.grad_scale = <double>grad_scale if type(grad_scale) is float else checks.number(
-            "grad_scale", grad_scale)
-        if not isfinite(self.options.grad_scale):
-            checks.number("grad_scale", grad_scale)
-        if (grads is None) == (self.grads is None):
-            self.bindings.choose_grads(grads)
-        self.check_params()
-        if self.copies is not None:
-            self.check_copies()
-        grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
-        self.bind_grads(grads)
-        recorded = self.has_work and self.prepare_work()
-        with nogil:
-            status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
-        self.last_skipped = status == LRF_NOT_FINITE
-        if status != LRF_OK:
-            self.not_done(status, grads)
-            return 0
-        self.updates += 1
-        if recorded:
-            self.recorder.commit(self.updates, self.options.grad_scale, self.bindings.last_lrs)
-        if self.recorder is not None:
-            self.bindings.last_lrs = [settings["lr"] for settings in self.settings]
-        return 0
-
-    cdef bint prepare_work(self) except -1:
-        """Memory for norms and statistics of this step; whether it is recorded."""
-        cdef cnp.ndarray target
-        cdef Py_ssize_t i
-        cdef size_t size
-        cdef void *work
-        cdef bint recorded = self.recorder is not None and self.recorder.wanted(self.updates)
-        self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS)
-        if recorded:
-            self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
-            target = self.recorder.target(self.updates)
-            for i in range(self.tensor_count):
-                self.outputs[i].stats = <lrf_stats *>cnp.PyArray_DATA(target) + i
-            for runs, last_lr in zip(self.runs_of_group, self.bindings.last_lrs):
-                for i in <list>runs:
-                    self.groups[i].last_lr = last_lr
-        size = lrf_work_size(self.groups, self.group_count, &self.options)
-        if size > self.options.work_size:
-            work = realloc(self.options.work, size)
-            if work == NULL:
-                raise MemoryError()
-            self.options.work = work
-            self.options.work_size = size
-        return recorded
-
-    cdef int not_done(self, lrf_status status, list grads) except -1:
-        """A step that wrote nothing: skipped, or refused."""
-        cdef Py_ssize_t i
-        if status != LRF_NOT_FINITE:
-            raise refused(status, &self.last_report)
-        if self.bindings.tail.nonfinite == "raise":
-            self.last_skipped = False
-            i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
-            raise numpy_plan.not_finite(self.bindings, i, self.last_report.nonfinite)
-        self.skipped += 1
-        if self.zero_grads:
-            numpy_plan.zero(grads)
-        return 0
-
-    cdef int step_by_reference(self, list grads, grad_scale) except -1:
-        steps = [self.tensors[i].step for i in range(self.tensor_count)]
-        numpy_plan.reference_step(self.bindings, steps, self.updates, grads, grad_scale, self.commit)
-        return 0
-
-    def commit(self, steps, report):
-        """Counts a step that the reference did; steps None: one that updated nothing."""
-        self.last_report.grad_norm, self.last_report.clip_factor = report.grad_norm, report.clip_factor
-        self.last_report.updated, self.last_skipped = report.updated, report.skipped
-        self.skipped += report.skipped
-        if steps is not None:
-            self.set_progress(steps, self.updates + 1)
 
 
 # ---- one tensor -------------------------------------------------------------------------------------------------
@@ -531,7 +567,8 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
         if not fits(state, param) or not cnp.PyArray_ISCARRAY(<cnp.ndarray>state):
             check()
     init_group(&group, rule, param, &tensor, 1)
-    set_numbers(&group, flags, numbers)
+    group.flags = flags
+    set_numbers(&group, numbers)
     bind_tensor(&tensor, param, states, rule)
     tensor.grad = cnp.PyArray_DATA(<cnp.ndarray>grad)
     tensor.step = step - 1

@@ -1,70 +1,101 @@
-"""What a plan works on: parameters, states and gradients in one flat order, and the groups that they belong to."""
+"""The arrays of an optimizer, checked: parameters, gradients, states, and what else a step writes; and their memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import checks
+from .arithmetic import Array, Moved
 from .table import Rule
-from .options import Outputs, Tail, check_copy
-from ..reference import Moved
-from ..stats import Recorder
 
-Array = np.ndarray[Any, Any]
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+_PAGE = 4096  # bytes
+_LARGE = 32_768  # bytes: from here on a page more does not matter
+_OUTPUT_SLOT = 3  # where averages and updates lie beside their parameter, in quarter pages
 
 
-@dataclass(frozen=True)
-class Group:
-    """Tensors first .. stop that share a rule and the settings of a parameter group.
+class Group(NamedTuple):
+    """Tensors first .. stop, updated by one row of the table; ``spec`` is its specification in NumPy."""
 
-    ``settings`` is the live dict of ``param_groups``; ``update(param, grad, states, step, grad_scale, settings)`` is
-    one update by the reference, ``last(states, step, lr, settings)`` the update that made these states, or None,
-    ``rate(settings, step)`` the learning rate in eta/sigma. ``keeps_last``: statistics have to remember the last
-    update.
-    """
-
-    settings: dict[str, Any]
-    rule: Rule
-    update: Callable[..., Moved]
-    last: Callable[..., Array | None]
-    rate: Callable[..., float]
     first: int
     stop: int
-    keeps_last: bool
+    rule: Rule
+    spec: Callable[..., Moved]
 
 
-class Bindings:
-    """Checked arrays of an optimizer. Raises TypeError or ValueError that names the array."""
+@dataclass
+class Snapshot:
+    """All arrays of an optimizer as they are, in the order of its parameters, and its counters.
+
+    States and averages may be fewer than the parameters: the rest is made.
+    """
+
+    params: list[Any]
+    labels: list[str]
+    grads: list[Any] | None
+    copies: list[Any] | None
+    ema: list[Array]
+    states: list[dict[str, Array]]
+    steps: list[int]  # completed updates of each tensor
+    updates: int = 0  # completed steps of the optimizer
+    skipped: int = 0
+
+
+class Buffers:
+    """Checked arrays. Raises TypeError or ValueError that names the array.
+
+    ``ema``, ``copies`` and ``last`` are None where there are none; ``last`` holds the latest update of each tensor
+    while statistics compare with it.
+    """
 
     def __init__(
         self,
-        param_groups: list[dict[str, Any]],
         groups: Sequence[Group],
-        params: list[Array],
-        labels: list[str],
-        states: list[dict[str, Array]],
-        grads: list[Array | None] | None,
-        tail: Tail,
-        outputs: Outputs,
+        bound: Snapshot,
+        initial: Callable[[int, str], float],
+        *,
+        averages: bool,
+        zero_grads: bool,
     ) -> None:
-        self.tail = tail
-        self.outputs = outputs
-        self.recorder: Recorder | None = None
-        self.last_lrs = [0.0 for _ in groups]  # lr of the step before, per group, for statistics
-        self.param_groups = param_groups
+        """``initial(group, state)``: what a new state is filled with."""
+        for label, param in zip(bound.labels, bound.params, strict=True):
+            checks.param(label, param)
         self.groups = groups
-        self.params = params
-        self.labels = labels
-        self.states = states
-        self.grads = grads
-        self._places = [(p.ctypes.data, p.shape, p.dtype) for p in params]
-        if grads is not None:
-            self.check_grads(grads)
-        self.check_overlap(grads or [])
+        self.params: list[Array] = bound.params
+        self.labels = bound.labels
+        self.grads: list[Array | None] | None = bound.grads
+        self.states = list(bound.states)
+        for index, group in enumerate(groups):
+            self.states += [
+                {name: state_array(param, initial(index, name), k) for k, name in enumerate(group.rule.states) if name}
+                for param in self.params[max(group.first, len(self.states)) : group.stop]
+            ]
+        self.copies: list[Array] | None = None
+        self.copy_dtypes: list[str] = []
+        if bound.copies is not None:
+            self.copies = list(bound.copies)
+            self.copy_dtypes = [self._check_copy(i, copy) for i, copy in enumerate(self.copies)]
+        self._copy_places = [(copy.ctypes.data, copy.dtype) for copy in self.copies or []]
+        self.ema: list[Array] | None = None
+        if averages:
+            new = self.params[len(bound.ema) :]
+            self.ema = bound.ema + [state_array(param, param, _OUTPUT_SLOT) for param in new]
+        self.last: list[Array] | None = None
+        self._places = [(p.ctypes.data, p.shape, p.dtype) for p in self.params]
+        if self.grads is not None:
+            self.check_grads(self.grads, zero_grads)
+        self.check_overlap(self.grads or [], zero_grads)
+
+    def keep_last(self, wanted: bool) -> None:
+        """Makes the memory of the latest updates, or drops it."""
+        if not wanted:
+            self.last = None
+        elif self.last is None:
+            self.last = [state_array(param, 0.0, _OUTPUT_SLOT) for param in self.params]
 
     def runs(self) -> list[tuple[int, int, int]]:
         """(group, first, stop) of consecutive tensors of one group and one dtype."""
@@ -77,15 +108,15 @@ class Bindings:
                     first = i + 1
         return runs
 
-    def check_groups(self) -> None:
-        """Refuses a list of groups whose members were replaced, removed or joined by others."""
-        if len(self.param_groups) != len(self.groups) or any(
-            mine is not group.settings for mine, group in zip(self.param_groups, self.groups, strict=True)
-        ):
-            raise ValueError(
-                "param_groups: expected the groups that the optimizer made, got others; edit their settings, "
-                "or use add_param_group"
-            )
+    def swap_averages(self) -> None:
+        """Parameters and averages change places."""
+        assert self.ema is not None
+        for param, average in zip(self.params, self.ema, strict=True):
+            kept = param.copy()
+            param[...] = average
+            average[...] = kept
+
+    # ---- checks ----------------------------------------------------------------------------------------------
 
     def choose_grads(self, grads: Sequence[Array | None] | None) -> Sequence[Array | None]:
         """The gradients of a step: those bound at construction, or those given to it, never both."""
@@ -108,65 +139,106 @@ class Bindings:
 
     def check_copies(self) -> None:
         """Refuses copies that were resized, re-typed or locked after binding."""
-        copies, places = self.outputs.copies or [], self.outputs.copy_places
-        for i, (copy, place) in enumerate(zip(copies, places, strict=True)):
-            check_copy(f"copy_to[{i}]", copy, self.labels[i], self.params[i])
+        for i, (copy, place) in enumerate(zip(self.copies or [], self._copy_places, strict=True)):
+            self._check_copy(i, copy)
             if (copy.ctypes.data, copy.dtype) != place:
                 raise ValueError(f"copy_to[{i}]: expected the array as it was bound; do not resize or retype it")
 
-    def check_grads(self, grads: Sequence[Array | None]) -> None:
-        """Refuses gradients that do not fit their parameters, one by one."""
+    def _check_copy(self, i: int, copy: Any) -> str:
+        """The type of a copy: "float32", "float16" or "bfloat16"."""
+        label, param = f"copy_to[{i}]", self.params[i]
+        if type(copy) not in (np.ndarray, np.memmap):
+            raise TypeError(f"{label}: expected a plain numpy array, got {type(copy).__name__}")
+        name = "bfloat16" if copy.dtype == np.uint16 else copy.dtype.name
+        if name not in ("float32", "float16", "bfloat16") or not copy.dtype.isnative:
+            expected = "float32, float16, bfloat16 or uint16 (its bits)"
+            raise TypeError(f"{label}: expected dtype {expected}, got {copy.dtype}")
+        if copy.shape != param.shape:
+            raise ValueError(f"{label}: expected shape {param.shape} like {self.labels[i]}, got {copy.shape}")
+        if not (copy.flags.c_contiguous and copy.flags.aligned and copy.flags.writeable):
+            raise ValueError(f"{label}: expected a C-contiguous, aligned, writable array")
+        return name
+
+    def check_grads(self, grads: Sequence[Array | None], written: bool) -> None:
+        """Refuses gradients that do not fit their parameters, one by one; ``written``: they will be zeroed."""
         if not isinstance(grads, (list, tuple)) or len(grads) != len(self.params):
             count = len(grads) if isinstance(grads, (list, tuple)) else type(grads).__name__
             raise ValueError(f"grads: expected {len(self.params)} arrays, one per parameter, got {count}")
         for i, grad in enumerate(grads):
             if grad is not None:
-                checks.companion(
-                    self.grad_label(i), grad, self.labels[i], self.params[i], written=self.tail.zero_grads
-                )
+                checks.companion(self.grad_label(i), grad, self.labels[i], self.params[i], written=written)
 
-    def check_overlap(self, grads: Sequence[Array | None]) -> None:
+    def check_overlap(self, grads: Sequence[Array | None], written: bool) -> None:
         """Refuses memory shared between any two arrays of which one is written."""
-        buffers = [(label, param, True) for label, param in zip(self.labels, self.params, strict=True)]
+        found = [(label, param, True) for label, param in zip(self.labels, self.params, strict=True)]
         for i, states in enumerate(self.states):
-            buffers += [(f"state[{i}][{name!r}]", array, True) for name, array in states.items()]
-        buffers += self.outputs.buffers()
-        written = self.tail.zero_grads
-        buffers += [(self.grad_label(i), grad, written) for i, grad in enumerate(grads) if grad is not None]
-        checks.overlap(buffers)
+            found += [(f"state[{i}][{name!r}]", array, True) for name, array in states.items()]
+        for kind, arrays in (("ema[{}]", self.ema), ("copy_to[{}]", self.copies), ("last update {}", self.last)):
+            found += [(kind.format(i), array, True) for i, array in enumerate(arrays or [])]
+        found += [(self.grad_label(i), grad, written) for i, grad in enumerate(grads) if grad is not None]
+        checks.overlap(found)
 
     def grad_label(self, i: int) -> str:
         """The gradient of params[i] in the user's words."""
         return self.labels[i].replace("params", "grads", 1)
 
+    # ---- what a step says of them ----------------------------------------------------------------------------
 
-def lower(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -> tuple[int, dict[str, float]]:
-    """Settings of a parameter group as (flags, numbers) of the C API.
+    def not_finite(self, i: int, count: int) -> FloatingPointError:
+        """For nonfinite="raise"; i: the first tensor, count: elements of all."""
+        return FloatingPointError(
+            f"{self.grad_label(i)}: expected finite gradients, got {count} elements in all that are not"
+        )
 
-    ``renamed`` maps a setting to the number that it stands for where the names differ.
+
+def zero(grads: Sequence[Array | None]) -> None:
+    """What ``zero_grads`` means for a skipped step: otherwise a sum of gradients would stay NaN for ever."""
+    for grad in grads:
+        if grad is not None:
+            grad.fill(0)
+
+
+class State(Mapping[str, Any]):
+    """State of one tensor: live arrays under PyTorch's names, and "step", its completed updates.
+
+    Arrays can be written into, not replaced.
     """
-    flags = 0
-    numbers: dict[str, float] = {}
-    for key, value in settings.items():
-        if key in _FLAGS:
-            expected, bit = _FLAGS[key]
-            flags |= bit if value == expected else 0
-        elif not isinstance(value, bool):
-            names = names_of(key, renamed)
-            values = value if isinstance(value, tuple) else (value,)
-            numbers.update((name, x) for name, x in zip(names, values, strict=False) if name in rule.defaults)
-    return flags, numbers
+
+    def __init__(self, buffers: Buffers, plan: Any, index: int) -> None:
+        self._arrays = buffers.states[index]
+        self._plan = plan
+        self._index = index
+
+    def __getitem__(self, name: str) -> Any:
+        if name == "step":
+            return int(self._plan.progress[self._index])
+        return self._arrays[name].view()  # whose shape and flags are the user's business
+
+    def __iter__(self) -> Iterator[str]:
+        yield "step"
+        yield from self._arrays
+
+    def __len__(self) -> int:
+        return 1 + len(self._arrays)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
-def names_of(key: str, renamed: Mapping[str, str]) -> tuple[str, ...]:
-    """The numbers of the C API that one setting stands for."""
-    return ("beta1", "beta2") if key == "betas" else (renamed.get(key, key),)
+def state_array(param: Array, content: Array | float, slot: int) -> Array:
+    """A new array like param, aligned to cache lines, filled with content. Fresh zeros are not touched.
 
-
-# Setting, the value that sets the flag, and the flag of lrfast.h.
-_FLAGS = {
-    "maximize": (True, 1),
-    "nesterov": (True, 2),
-    "initial": ("first-gradient", 4),
-    "accumulate": ("mean", 8),
-}
+    Within a page, a large state begins a quarter page after param, the next one another quarter: where a load has the
+    page offset of a store shortly before it, processors make it wait (measured: up to 20 % of a step).
+    """
+    large = param.nbytes >= _LARGE
+    memory = np.zeros(param.nbytes + (_PAGE if large else _ALIGNMENT), np.uint8)
+    address = memory.ctypes.data
+    if large:
+        offset = (param.ctypes.data // _ALIGNMENT * _ALIGNMENT + (slot + 1) * _PAGE // 4 - address) % _PAGE
+    else:
+        offset = -address % _ALIGNMENT
+    array = memory[offset : offset + param.nbytes].view(param.dtype).reshape(param.shape)
+    if not isinstance(content, float) or content != 0.0:
+        array[...] = content
+    return array

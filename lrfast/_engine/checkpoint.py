@@ -1,86 +1,89 @@
-"""state_dict and load_state_dict: PyTorch's layout, validated before anything is written."""
+"""state_dict and what may be loaded from one: PyTorch's layout, validated before anything is written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from . import checks
-from .options import start_recording
+from .arithmetic import Array
+from .buffers import Buffers
+from .settings import Settings
 
-if TYPE_CHECKING:
-    from .optimizer import Optimizer
+
+@dataclass(frozen=True)
+class Twin:
+    """How the state_dict of PyTorch's optimizer of the same name differs.
+
+    ``marks`` go into every group and tell twins apart that have the same settings; ``absent`` holds settings that
+    PyTorch lacks, with what it means; ``counts_steps``: whether its states have a step.
+    """
+
+    marks: Mapping[str, Any] = field(default_factory=dict)
+    absent: Mapping[str, Any] = field(default_factory=dict)
+    counts_steps: bool = True
 
 
-def save(optimizer: Optimizer) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Shape:
+    """The optimizer that something is saved from or loaded into."""
+
+    name: str
+    settings: Settings
+    buffers: Buffers
+    keys: list[Any] | None  # names of the parameters
+    twin: Twin
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a state_dict says, complete and checked, in the order of groups and parameters.
+
+    ``averages`` is None where the optimizer has none.
+    """
+
+    settings: list[dict[str, Any]]
+    steps: list[int]
+    arrays: list[dict[str, Array]]
+    averages: Sequence[Array] | None
+    updates: int
+
+
+def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
     """{"state": {i: {"step": int, name: array}}, "param_groups": [{..., "params": [i, ...]}], "updates": int}.
 
-    With averages also "ema": [array].
+    With averages also "ema": [array]. Arrays are copies.
     """
-    optimizer._plan.acquire()  # not while a step runs, or parameters and averages have changed places
-    optimizer._plan.release()
+    buffers = shape.buffers
     state = {
-        i: {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in tensor.items()}
-        for i, tensor in enumerate(optimizer.state)
+        i: {"step": step, **{name: array.copy() for name, array in arrays.items()}}
+        for i, (step, arrays) in enumerate(zip(steps, buffers.states, strict=True))
     }
+    names = {} if shape.keys is None else {"param_names": list(shape.keys)}
     groups = []
-    first = 0
-    for group in optimizer.param_groups:
-        count = len(group["params"])
-        settings = {key: value for key, value in group.items() if key != "params"}
-        names = {} if optimizer._keys is None else {"param_names": list(optimizer._keys)}
-        groups.append({**settings, **optimizer._marks, **names, "params": list(range(first, first + count))})
-        first += count
-    averages = {} if optimizer.ema is None else {"ema": [average.copy() for average in optimizer.ema]}
-    return {"state": state, "param_groups": groups, "updates": optimizer.updates, **averages}
+    for group, settings in zip(buffers.groups, shape.settings.groups, strict=True):
+        plain = {key: value for key, value in settings.items() if key != "params"}
+        groups.append({**plain, **shape.twin.marks, **names, "params": list(range(group.first, group.stop))})
+    averages = {} if buffers.ema is None else {"ema": [average.copy() for average in buffers.ema]}
+    return {"state": state, "param_groups": groups, "updates": updates, **averages}
 
 
-def load(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
-    """Validates all of it, then writes settings, states, steps and updates."""
+def read(saved: Mapping[str, Any], shape: Shape) -> Saved:
+    """Validates all of a state_dict. Raises TypeError or ValueError."""
     _check_layout(saved)
-    settings = _check_groups(optimizer, saved["param_groups"])
+    settings = _read_groups(saved["param_groups"], shape)
     order = [i for group in saved["param_groups"] for i in group["params"]]
-    states = [_check_state(optimizer, i, saved["state"].get(key, {})) for i, key in enumerate(order)]
+    states = [_read_state(i, saved["state"].get(key, {}), shape) for i, key in enumerate(order)]
     known = set(order)
     for key in saved["state"]:
         if key not in known:
             raise ValueError(f"state_dict: state[{key!r}] belongs to no parameter of its groups")
     steps = [step for step, _ in states]
     updates = checks.count("state_dict: updates", saved.get("updates", max(steps, default=0)))
-    averages = _check_averages(optimizer, saved.get("ema"))
-
-    optimizer._plan.acquire()
-    try:
-        for group, loaded in zip(optimizer.param_groups, settings, strict=True):
-            group.update(loaded)
-        for i, (_, arrays) in enumerate(states):
-            for name, own in optimizer._bindings.states[i].items():
-                own[...] = arrays.get(name, optimizer._initial(name, optimizer._group_of(i)))
-        for own, average in zip(optimizer.ema or [], averages, strict=True):
-            own[...] = average
-        optimizer._plan.set_progress(steps, updates)
-        start_recording(optimizer._bindings)
-        optimizer._plan.configure()
-    finally:
-        optimizer._plan.release()
-
-
-def _check_averages(optimizer: Optimizer, saved: Any) -> Sequence[np.ndarray]:
-    """What the averages become; the parameters themselves where none were saved."""
-    params = optimizer._bindings.params
-    if optimizer.ema is None or saved is None:
-        return [] if optimizer.ema is None else params
-    if not isinstance(saved, Sequence) or len(saved) != len(params):
-        raise ValueError(f"state_dict: ema: expected a sequence of {len(params)} arrays")
-    arrays = [np.asarray(average) for average in saved]
-    for i, (array, param) in enumerate(zip(arrays, params, strict=True)):
-        if array.dtype != param.dtype:
-            raise TypeError(f"state_dict: ema[{i}]: expected dtype {param.dtype}, got {array.dtype}")
-        if array.shape != param.shape:
-            raise ValueError(f"state_dict: ema[{i}]: expected shape {param.shape}, got {array.shape}")
-    return arrays
+    return Saved(settings, steps, [arrays for _, arrays in states], _read_averages(saved.get("ema"), shape), updates)
 
 
 def _check_layout(saved: Any) -> None:
@@ -96,60 +99,68 @@ def _check_layout(saved: Any) -> None:
             raise ValueError(f"state_dict: state[{i}]: expected a mapping, got {type(state).__name__}")
 
 
-def _check_groups(optimizer: Optimizer, groups: Any) -> list[dict[str, Any]]:
+def _read_groups(groups: Any, shape: Shape) -> list[dict[str, Any]]:
     """The settings to write, per group."""
-    name = type(optimizer).__name__
-    if len(groups) != len(optimizer.param_groups):
-        raise ValueError(f"state_dict: expected {len(optimizer.param_groups)} param_groups, got {len(groups)}")
-    checked = []
-    for i, (own, group) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+    own = shape.settings
+    if len(groups) != len(own.groups):
+        raise ValueError(f"state_dict: expected {len(own.groups)} param_groups, got {len(groups)}")
+    found = []
+    for i, (mine, group) in enumerate(zip(own.groups, groups, strict=True)):
         where = f"state_dict: param_groups[{i}]: "
-        if len(group["params"]) != len(own["params"]):
-            raise ValueError(f"{where}expected {len(own['params'])} parameters, got {len(group['params'])}")
-        if optimizer._keys is not None and list(group.get("param_names", optimizer._keys)) != optimizer._keys:
-            raise ValueError(f"{where}param_names: expected {optimizer._keys}, got {list(group['param_names'])}")
-        for key, mark in optimizer._marks.items():
+        if len(group["params"]) != len(mine["params"]):
+            raise ValueError(f"{where}expected {len(mine['params'])} parameters, got {len(group['params'])}")
+        if shape.keys is not None and list(group.get("param_names", shape.keys)) != shape.keys:
+            raise ValueError(f"{where}param_names: expected {shape.keys}, got {list(group['param_names'])}")
+        for key, mark in shape.twin.marks.items():
             if group.get(key, mark) != mark:
-                raise ValueError(f"{where}expected {key}={mark} of {name}, got {group[key]}: another optimizer")
+                raise ValueError(f"{where}expected {key}={mark} of {shape.name}, got {group[key]}: another optimizer")
         settings = {}
-        for key in optimizer.defaults:
-            if key in group:
-                settings[key] = checks.hyper_parameter(key, group[key], where)
-            elif key in optimizer._not_in_torch:
-                settings[key] = optimizer._not_in_torch[key]
-            else:
-                raise ValueError(f"{where}expected the option {key!r} of {name}, which is missing: another optimizer")
-        for key in optimizer._schedules[i]:
-            settings[key] = own[key]
-        optimizer._check(settings, where)
-        structure = optimizer._structure({**settings, **optimizer._schedules[i]})
-        for key, value in structure.items():
-            if value != optimizer._structures[i][key]:
-                raise ValueError(f"{where}{key}: expected {own[key]!r} as at construction, got {settings[key]!r}")
-        checked.append(settings)
-    return checked
+        for key in own.defaults:
+            if key not in group and key not in shape.twin.absent:
+                raise ValueError(
+                    f"{where}expected the option {key!r} of {shape.name}, which is missing: another optimizer"
+                )
+            settings[key] = group.get(key, shape.twin.absent.get(key))
+        settings = own.checked({**settings, **{key: mine[key] for key in own.schedules[i]}}, where)
+        own.keep_structure(i, settings, where)
+        found.append(settings)
+    return found
 
 
-def _check_state(optimizer: Optimizer, i: int, saved: Mapping[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
+def _read_state(i: int, saved: Mapping[str, Any], shape: Shape) -> tuple[int, dict[str, Array]]:
     """(step, arrays) of one tensor. PyTorch has no step for SGD, a float step elsewhere, and no state at all for a
     parameter that never had a gradient."""
-    own = optimizer._bindings.states[i]
+    own = shape.buffers.states[i]
     arrays = {}
     for name, value in saved.items():
         label = f"state_dict: state[{i}][{name!r}]"
         if name == "step" or value is None:
             continue
         if name not in own:
-            raise ValueError(f"{label}: {type(optimizer).__name__} has no such state: another optimizer")
-        array = np.asarray(value)
-        if array.dtype != own[name].dtype:
-            raise TypeError(f"{label}: expected dtype {own[name].dtype}, got {array.dtype}")
-        if array.shape != own[name].shape:
-            raise ValueError(f"{label}: expected shape {own[name].shape}, got {array.shape}")
-        arrays[name] = array
-    if arrays and "step" not in saved and not optimizer._step_may_lack:
+            raise ValueError(f"{label}: {shape.name} has no such state: another optimizer")
+        arrays[name] = _array(label, value, own[name])
+    if arrays and "step" not in saved and shape.twin.counts_steps:
         raise ValueError(f"state_dict: state[{i}]: expected 'step', which is missing")
     if (arrays or saved.get("step")) and len(arrays) != len(own):
         missing = next(name for name in own if name not in arrays)
         raise ValueError(f"state_dict: state[{i}]: expected the state {missing!r}, which is missing")
     return checks.count(f"state_dict: state[{i}]['step']", saved.get("step", 1 if arrays else 0)), arrays
+
+
+def _read_averages(saved: Any, shape: Shape) -> Sequence[Array] | None:
+    """What the averages become; the parameters themselves where none were saved."""
+    params = shape.buffers.params
+    if shape.buffers.ema is None or saved is None:
+        return None if shape.buffers.ema is None else params
+    if not isinstance(saved, Sequence) or len(saved) != len(params):
+        raise ValueError(f"state_dict: ema: expected a sequence of {len(params)} arrays")
+    return [_array(f"state_dict: ema[{i}]", x, p) for i, (x, p) in enumerate(zip(saved, params, strict=True))]
+
+
+def _array(label: str, value: Any, own: Array) -> Array:
+    array = np.asarray(value)
+    if array.dtype != own.dtype:
+        raise TypeError(f"{label}: expected dtype {own.dtype}, got {array.dtype}")
+    if array.shape != own.shape:
+        raise ValueError(f"{label}: expected shape {own.shape}, got {array.shape}")
+    return array

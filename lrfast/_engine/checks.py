@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from .table import FLAGS, NUMBERS, RANGES
+
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
-_AT_LEAST_0 = ("a finite number >= 0", lambda x: math.isfinite(x) and x >= 0)
-_BELOW_1 = ("a number in [0, 1)", lambda x: 0 <= x < 1)
-_FINITE = ("a finite number", math.isfinite)
-
-_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "lr": _AT_LEAST_0,
-    "momentum": _AT_LEAST_0,
-    "dampening": _FINITE,
-    "weight_decay": _AT_LEAST_0,
-    "lr_decay": _AT_LEAST_0,
-    "initial_accumulator_value": _AT_LEAST_0,
-    "eps": _AT_LEAST_0,
-    "alpha": _BELOW_1,
-    "betas[0]": _BELOW_1,
-    "betas[1]": _BELOW_1,
-    "grad_scale": _FINITE,
+_RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | {
+    "grad_scale": RANGES["FINITE"],
+    "initial_accumulator_value": RANGES["AT_LEAST_0"],
 }
-SCHEDULABLE = frozenset(_NUMBERS) - {"grad_scale", "initial_accumulator_value"} | {"betas"}
+_HOLDS_BELOW_1 = {name for name, r in _RANGE_OF.items() if r.least <= 0 and r.largest >= math.nextafter(1, 0)}
+SCHEDULABLE = frozenset(number.setting.partition("[")[0] for number in NUMBERS.values() if number.schedulable)
 """Settings that may follow a schedule."""
 
-_CHOICES = {"accumulate": ("sum", "mean"), "initial": ("zero", "first-gradient")}
-_SWITCHES = ("nesterov", "centered", "amsgrad", "decoupled_weight_decay", "maximize")
 
-
-# ---- hyper-parameters ----------------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------------------
 
 
 def number(name: str, value: Any, where: str = "") -> float:
     """value as a float in the range that belongs to the name ("lr", "betas[0]", ...)."""
-    expected, accepts = _NUMBERS[name]
+    allowed = _RANGE_OF[name]
+    expected = allowed.words
     if isinstance(value, (str, bytes, bool, np.bool_)):
         raise TypeError(f"{where}{name}: expected {expected}, got {value!r}")
     try:
@@ -49,28 +37,30 @@ def number(name: str, value: Any, where: str = "") -> float:
     except (TypeError, ValueError):
         hint = "; a schedule belongs into the constructor of an optimizer" if callable(value) else ""
         raise TypeError(f"{where}{name}: expected {expected}, got {value!r}{hint}") from None
-    if not accepts(x):
+    if not allowed.least <= x <= allowed.largest:
         raise ValueError(f"{where}{name}: expected {expected}, got {value!r}")
     return x
 
 
-def hyper_parameter(name: str, value: Any, where: str = "") -> Any:
-    """A checked option of an optimizer in its plain form: float, pair of floats, bool or str."""
-    if type(value) is float and 0 <= value < 1 and name in _NUMBERS:
+def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
+    """A checked setting in its plain form. It is of the kind of its default: number, pair of numbers, switch, choice."""
+    if type(value) is float and 0 <= value < 1 and name in _HOLDS_BELOW_1:
         return value  # in every range; schedules pass here on every step
-    if name == "betas":
+    if isinstance(default, tuple):
         try:
             first, second = value
         except (TypeError, ValueError):
-            raise ValueError(f"{where}betas: expected two numbers in [0, 1), got {value!r}") from None
-        return (number("betas[0]", first, where), number("betas[1]", second, where))
-    if name in _SWITCHES:
+            expected = _RANGE_OF[f"{name}[0]"].words.replace("a number", "two numbers")
+            raise ValueError(f"{where}{name}: expected {expected}, got {value!r}") from None
+        return (number(f"{name}[0]", first, where), number(f"{name}[1]", second, where))
+    if isinstance(default, bool):
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{where}{name}: expected True or False, got {value!r}")
         return bool(value)
-    if name in _CHOICES:
-        if not isinstance(value, str) or value not in _CHOICES[name]:
-            raise ValueError(f"{where}{name}: expected one of {_CHOICES[name]}, got {value!r}")
+    if isinstance(default, str):
+        choices = (default, FLAGS[name].value)
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{where}{name}: expected one of {choices}, got {value!r}")
         return value
     return number(name, value, where)
 
@@ -150,19 +140,3 @@ def overlap(buffers: Iterable[tuple[str, np.ndarray, bool]]) -> None:
                 )
         last = span if end > last[1] else last
         last_written = span if written and end > last_written[1] else last_written
-
-
-# ---- collections of arrays -----------------------------------------------------------------------------------
-
-
-def flatten(kind: str, arrays: Any) -> tuple[list[Any], list[str], list[Any] | None]:
-    """An array, a mapping or a sequence as (list, labels, keys of the mapping); kind is "params" or "grads"."""
-    if isinstance(arrays, np.ndarray):
-        return [arrays], [kind], None
-    if isinstance(arrays, Mapping):
-        keys = list(arrays)
-        return list(arrays.values()), [f"{kind}[{key!r}]" for key in keys], keys
-    if isinstance(arrays, (str, bytes)) or not isinstance(arrays, Iterable):
-        raise TypeError(f"{kind}: expected an array, a sequence or a mapping of arrays, got {type(arrays).__name__}")
-    items = list(arrays)
-    return items, [f"{kind}[{i}]" for i in range(len(items))], None

@@ -1,4 +1,4 @@
-"""Where things are that pickles of earlier versions know under other names."""
+"""What pickles of earlier versions hold, and where it is now."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from .buffers import Snapshot
+from .form import Form
+
 MOVED: dict[str, dict[str, str]] = {
-    "lrfast._state": {"State": "lrfast._engine.state"},
-    "lrfast._tail": {"Report": "lrfast._engine.options", "Tail": "lrfast._engine.options"},
-    "lrfast._verdict": {"Verdict": "lrfast.diagnose.verdict"},
-    "lrfast.finder": {"Sweep": "lrfast.diagnose.finder", "find_lr": "lrfast.diagnose.finder"},
-    "lrfast.monitor": {"Monitor": "lrfast.diagnose.monitor", "Verdict": "lrfast.diagnose.verdict"},
+    "lrfast._tail": {"Report": "lrfast._engine.options:Report", "Tail": "lrfast._engine.options:Options"},
+    "lrfast._verdict": {"Verdict": "lrfast.diagnose.verdict:Verdict"},
+    "lrfast.finder": {"Sweep": "lrfast.diagnose.finder:Sweep", "find_lr": "lrfast.diagnose.finder:find_lr"},
+    "lrfast.monitor": {
+        "Monitor": "lrfast.diagnose.monitor:Monitor",
+        "Verdict": "lrfast.diagnose.verdict:Verdict",
+    },
 }
-"""Old module -> name -> the module that has it now."""
+"""Old module -> name -> where it is now."""
 
 
 class _Moved(ModuleType):
@@ -22,13 +27,31 @@ class _Moved(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         try:
-            place = MOVED[self.__name__][name]
+            module, _, now = MOVED[self.__name__][name].partition(":")
         except KeyError:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
-        return getattr(import_module(place), name)
+        return getattr(import_module(module), now)
 
 
 def answer_old_names() -> None:
     """Called once at import."""
     for module in MOVED:
         sys.modules.setdefault(module, _Moved(module, __doc__))
+
+
+def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
+    """The pickled state of an optimizer, as this version has it."""
+    if "form" in saved:
+        return saved
+    attributes = dict(saved["attributes"])  # 0.1.0
+    own = {name: attributes.pop(name) for name in ("defaults", "_tail", "_param_groups", "_schedules", "_keys", "_bare")}
+    del attributes["_structures"], attributes["_takes_list"]
+    return {
+        "attributes": attributes,
+        "defaults": own["defaults"],
+        "groups": own["_param_groups"],
+        "schedules": own["_schedules"],
+        "form": Form(own["_bare"], own["_keys"]),
+        "options": own["_tail"],
+        "bound": Snapshot(*saved["bound"]),
+    }

@@ -1,213 +1,276 @@
-"""Steps by the NumPy reference: where there is no extension, and with LRFAST_ISA=numpy or ``use_isa("numpy")``."""
+"""The plan in NumPy: steps by the specification, where there is no extension or ``"numpy"`` was asked for.
+
+The counterpart of ``_core.pyx`` and, phase by phase, of ``src_c/step.c``.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from . import checks, stages
-from .buffers import Array, Bindings, Group
+from . import checks, specification, stages
+from .arithmetic import Array
+from .buffers import Buffers, Group, zero
 from .interrupt import interrupt_deferred
-from .options import Report
+from .options import Options, Report
+from .recorder import Recorder
 
 STEPPING = "step() of this optimizer is already running in another thread"
 
+Settings = Sequence[Mapping[str, Any]]
+Run = Callable[[int, int], None]
+"""run(part, parts): one part of a phase; each of 0 .. parts - 1 exactly once, on any threads."""
 
-class ReferencePlan:
-    """The plan of ``_core.Plan`` without C: the same calls, checks and errors."""
+
+class Job:
+    """A step in flight: validated at once, then phases over tensors, then what it came to.
+
+    ``settings`` per group; ``steps``: completed updates of each tensor, ``updates`` of the optimizer, before this one.
+    Afterwards ``report`` tells what happened and ``steps`` counts it; ``failure`` is what nonfinite="raise" raises.
+    """
 
     def __init__(
-        self, bindings: Bindings, owner: Callable[[], Any], scheduled: bool, steps: Sequence[int], updates: int
+        self,
+        buffers: Buffers,
+        settings: Settings,
+        options: Options,
+        recorder: Recorder | None,
+        steps: Sequence[int],
+        updates: int,
+        grads: Sequence[Array | None] | None,
+        grad_scale: float,
     ) -> None:
-        self._bindings = bindings
-        self._owner = owner
-        self._scheduled = scheduled
-        self._settings: list[dict[str, Any]] = [{} for _ in bindings.groups]
-        self._lock = threading.Lock()
-        self._holder = STEPPING
-        self.report = Report()
-        self.skipped = 0
-        self.refresh_changed()
-        self.set_progress(steps, updates)
-
-    def acquire(self, holder: str | None = None) -> None:
-        """Keeps others out of steps and of this: they get a RuntimeError that says ``holder``."""
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError(self._holder)
-        self._holder = holder or STEPPING
-
-    def release(self) -> None:
-        """Ends what acquire() began."""
-        self._holder = STEPPING
-        self._lock.release()
-
-    def configure(self) -> None:
-        """Takes over what ``bindings.tail``, ``outputs`` and ``recorder`` now say."""
-
-    def set_progress(self, steps: Sequence[int], updates: int) -> None:
-        """Completed updates per tensor, and completed step() calls."""
-        self._steps = list(steps)
+        self.grad_scale = checks.number("grad_scale", grad_scale)
+        self.grads = buffers.choose_grads(grads)
+        buffers.check_params()
+        buffers.check_copies()
+        buffers.check_grads(self.grads, options.zero_grads)
+        buffers.check_overlap(self.grads, options.zero_grads)
+        self.buffers, self.settings, self.options = buffers, settings, options
+        self.steps = [int(step) for step in steps]
         self.updates = updates
+        self.report = Report()
+        self.failure: FloatingPointError | None = None
+        self._recorder = recorder if recorder is not None and recorder.wanted(updates) else None
+        self._target = None if self._recorder is None else self._recorder.target(updates)
+        count = len(buffers.params)
+        self._sums, self._clamped_sums, self._nonfinite = [0.0] * count, [0.0] * count, [0] * count
 
-    def commit(self, steps: Sequence[int] | None, report: Report) -> None:
-        """Counts a step; steps None: one that updated nothing."""
-        self.report = report
-        self.skipped += report.skipped
-        if steps is not None:
-            self.set_progress(steps, self.updates + 1)
+    def phases(self) -> Iterator[Run]:
+        """The phases, one after the other; the caller runs all parts of one before it asks for the next."""
+        if self.options.clip_norm is not None or self.options.nonfinite != "propagate":
+            yield self._norm
+            self._finish_norm()
+            if self.report.skipped or self.failure:
+                if self.report.skipped and self.options.zero_grads:
+                    zero(self.grads)
+                return
+        if self._target is not None:
+            self._target[:] = 0
+        yield self._update
+        self._finish()
 
-    def step_of(self, i: int) -> int:
-        """Completed updates of tensor i."""
-        return self._steps[i]
+    def _tensors(self, part: int, parts: int) -> Iterator[tuple[int, Group, int, Array]]:
+        """(index of the group, group, index of the tensor, gradient) of a part."""
+        for index, group in enumerate(self.buffers.groups):
+            for i in range(group.first, group.stop):
+                grad = self.grads[i]
+                if grad is not None and i % parts == part:
+                    yield index, group, i, grad
 
-    def refresh_changed(self) -> None:
-        """Validates groups whose settings were edited."""
-        self._bindings.check_groups()
-        for i, group in enumerate(self._bindings.groups):
-            if list(group.settings.items()) != list(self._settings[i].items()):
-                self._owner()._refresh(i)
-                self._settings[i] = dict(group.settings)
+    # ---- norm ------------------------------------------------------------------------------------------------
 
-    def assign(self, i: int, key: str, value: Any, names: Sequence[str]) -> None:
-        """Takes over the already checked value of a scheduled setting of group i."""
-        self._bindings.groups[i].settings[key] = value
-        self._settings[i][key] = value
+    def _norm(self, part: int, parts: int) -> None:
+        options = self.options
+        with np.errstate(all="ignore"):
+            for _, _, i, grad in self._tensors(part, parts):
+                self._sums[i] = stages.sum_products(grad, grad)
+                if options.nonfinite != "propagate":
+                    self._nonfinite[i] = stages.count_nonfinite(grad, self.grad_scale)
+                if options.clip_norm is not None and options.clip_value is not None:
+                    limited = stages.clamp(grad, self.grad_scale, options.clip_value)
+                    self._clamped_sums[i] = stages.sum_products(limited, limited)
 
-    def step(self, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
-        """One update of every tensor that has a gradient; grads None: the bound ones."""
-        self.acquire()
-        try:
-            self.refresh_changed()
-            if self._scheduled:
-                self._owner()._apply_schedules()
-            reference_step(self._bindings, self._steps, self.updates, grads, grad_scale, self.commit)
-        finally:
-            self.release()
+    def _finish_norm(self) -> None:
+        options = self.options
+        norm = stages.global_norm(self._sums, self.grad_scale)
+        bad = [i for i, count in enumerate(self._nonfinite) if count]
+        if bad and options.nonfinite == "raise":
+            self.report = Report(norm)
+            self.failure = self.buffers.not_finite(bad[0], sum(self._nonfinite))
+        elif bad:
+            self.report = Report(norm, skipped=True)
+        else:
+            factor = 1.0
+            if options.clip_norm is not None:
+                clipped = norm if options.clip_value is None else stages.global_norm(self._clamped_sums, 1.0)
+                factor = stages.clip_factor(clipped, options.clip_norm)
+            self.report = Report(norm, factor)
+
+    # ---- update ----------------------------------------------------------------------------------------------
+
+    def _update(self, part: int, parts: int) -> None:
+        with np.errstate(all="ignore"):
+            for index, group, i, grad in self._tensors(part, parts):
+                self._update_tensor(group, self.settings[index], i, grad)
+
+    def _update_tensor(self, group: Group, settings: Mapping[str, Any], i: int, grad: Array) -> None:
+        """The update of tensor i and its stages."""
+        buffers, options = self.buffers, self.options
+        param = buffers.params[i]
+        used, scale = grad, self.grad_scale * self.report.clip_factor
+        if options.clip_value is not None:
+            used, scale = stages.clamp(grad, self.grad_scale, options.clip_value), self.report.clip_factor
+        before = param.copy() if self._target is not None else None
+        step = self.steps[i] + 1
+        moved = specification.update(group.spec, param, used, buffers.states[i], step, scale, settings)
+        if self._target is not None and self._recorder is not None and before is not None:
+            last = buffers.last[i] if buffers.last else None
+            trace = stages.Trace(moved.update, moved.denominator, last)
+            if self._recorder.norms:
+                stages.gather_norms(self._target[i], grad, before, trace)
+            else:
+                signed = -self.grad_scale if settings["maximize"] else self.grad_scale
+                eps = settings.get("eps", 0.0)
+                stages.gather(self._target[i], grad, before, trace, signed, moved.rate, eps)
+            if last is not None and self._recorder.is_followed(self.updates):
+                last[...] = moved.update
+        if buffers.ema and options.ema is not None:
+            stages.average(buffers.ema[i], param, options.ema)
+        if buffers.copies:
+            stages.copy_into(buffers.copies[i], param, buffers.copy_dtypes[i])
+        if options.zero_grads:
+            grad.fill(0)
+
+    def _finish(self) -> None:
+        updated = [grad is not None for grad in self.grads]
+        self.steps = [step + one for step, one in zip(self.steps, updated, strict=True)]
+        self.report = Report(self.report.grad_norm, self.report.clip_factor, False, sum(updated))
+        if self._recorder is not None:
+            lrs = [settings["lr"] for settings in self.settings]
+            self._recorder.commit(self.updates + 1, self.grad_scale, lrs)
+
+    @property
+    def completed(self) -> bool:
+        """Whether everything was updated."""
+        return self.failure is None and not self.report.skipped
 
 
-def reference_step(
-    bindings: Bindings,
-    steps: Sequence[int],
+def run_step(
+    buffers: Buffers,
+    settings: Settings,
+    options: Options,
+    recorder: Recorder | None,
+    progress: Array,
     updates: int,
     grads: Sequence[Array | None] | None,
     grad_scale: float,
-    commit: Callable[[Sequence[int] | None, Report], None],
-) -> None:
-    """Checks everything, updates every tensor that has a gradient, commits the new step counts.
+) -> Job:
+    """One whole step on the calling thread; a completed one is counted in ``progress``."""
+    with interrupt_deferred():
+        job = Job(buffers, settings, options, recorder, progress.tolist(), updates, grads, grad_scale)
+        for run in job.phases():
+            run(0, 1)
+        if job.completed:
+            progress[:] = job.steps
+    return job
 
-    ``updates``: completed step() calls before this one.
+
+class Plan:
+    """Checked buffers, the numbers of their groups, and steps over all of them; ``_core.Plan`` without C.
+
+    ``groups`` are the live dicts of settings: where one says something else than when its numbers were ``set``, a step
+    writes nothing and says so. With ``scheduled`` numbers are set for one update at a time.
     """
-    grad_scale = checks.number("grad_scale", grad_scale)
-    grads = bindings.choose_grads(grads)
-    bindings.check_params()
-    bindings.check_copies()
-    bindings.check_grads(grads)
-    bindings.check_overlap(grads)
-    with interrupt_deferred(), np.errstate(all="ignore"):
-        report, nonfinite = _survey(bindings, grads, grad_scale)
-        if nonfinite and bindings.tail.nonfinite == "raise":
-            commit(None, Report(report.grad_norm))
-            raise not_finite(bindings, next(i for i, count in nonfinite.items() if count), sum(nonfinite.values()))
-        if report.skipped:
-            commit(None, report)
-            if bindings.tail.zero_grads:
-                zero(grads)
-            return
-        recorder = bindings.recorder
-        target = recorder.target(updates) if recorder and recorder.wanted(updates) else None
-        if target is not None:
-            target[:] = 0
-        new_steps = list(steps)
-        updated = 0
-        for group, last_lr in zip(bindings.groups, bindings.last_lrs, strict=True):
-            for i in range(group.first, group.stop):
-                grad = grads[i]
-                if grad is not None:
-                    new_steps[i] += 1
-                    updated += 1
-                    row = None if target is None else target[i]
-                    _update(bindings, group, i, grad, new_steps[i], grad_scale, report.clip_factor, last_lr, row)
-        if recorder and target is not None:
-            recorder.commit(updates + 1, grad_scale, bindings.last_lrs)
-        bindings.last_lrs = [group.settings["lr"] for group in bindings.groups]
-        commit(new_steps, Report(report.grad_norm, report.clip_factor, False, updated))
+
+    def __init__(
+        self,
+        buffers: Buffers,
+        groups: list[dict[str, Any]],
+        scheduled: bool,
+        steps: Sequence[int],
+        updates: int,
+        skipped: int,
+    ) -> None:
+        self.progress = np.array(steps, np.uint64)
+        """Completed updates of each tensor; may be written."""
+        self.updates, self.skipped = updates, skipped
+        self.report = Report()
+        self._buffers, self._groups, self._live = buffers, groups, list(groups)
+        self._known: list[dict[str, Any]] = [{} for _ in groups]
+        self._scheduled, self._set_at = scheduled, -1
+        self._options, self._recorder = Options(), None
+        self._lock, self._reason = threading.Lock(), STEPPING
+
+    def set(
+        self, index: int, settings: Mapping[str, Any], numbers: Mapping[str, float], flags: int | None = None
+    ) -> None:
+        """Takes over the checked settings of a group, of which ``numbers`` have changed, for the update that is next."""
+        self._known[index] = dict(settings)
+        self._set_at = self.updates
+
+    def configure(self, options: Options, recorder: Recorder | None) -> None:
+        """Takes over options, and buffers that come or go with them."""
+        self._options, self._recorder = options, recorder
+
+    def held(self, reason: str = STEPPING) -> AbstractContextManager[Any]:
+        """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``."""
+        if self._lock.locked():
+            raise RuntimeError(self._reason)
+        self._reason = reason
+        return self._lock  # taken and freed in C: no interrupt comes between the two
+
+    def step(self, grads: Sequence[Array | None] | None, grad_scale: float) -> bool:
+        """One update of every tensor that has a gradient; grads None: the bound ones.
+
+        False: a setting was edited or belongs to another update; nothing was written.
+        """
+        with self.held():
+            if not self._is_current():
+                return False
+            self._commit(run_step(*self._bound(), self.progress, self.updates, grads, grad_scale))
+            return True
+
+    def phases(self, grads: Sequence[Array | None] | None, grad_scale: float) -> Iterator[Run]:
+        """The same step on the caller's threads: phases, of which all parts are run before the next is asked for.
+
+        Raises RuntimeError where ``step`` would return False. Leaving early is possible before the last phase begins.
+        """
+        with self.held():
+            if not self._is_current():
+                raise RuntimeError("phases: settings were edited since they were set")
+            job = Job(*self._bound(), self.progress.tolist(), self.updates, grads, grad_scale)
+            yield from job.phases()
+            if job.completed:
+                self.progress[:] = job.steps
+            self._commit(job)
+
+    def _bound(self) -> tuple[Buffers, Settings, Options, Recorder | None]:
+        return self._buffers, list(self._known), self._options, self._recorder
+
+    def _commit(self, job: Job) -> None:
+        self.report = job.report
+        self.skipped += job.report.skipped
+        self.updates += job.completed
+        if job.failure is not None:
+            raise job.failure
+
+    def _is_current(self) -> bool:
+        check_groups(self._groups, self._live)
+        for group, known in zip(self._live, self._known, strict=True):
+            if list(group) != list(known) or any(group[key] is not value for key, value in known.items()):
+                return False
+        return not self._scheduled or self._set_at == self.updates
 
 
-def not_finite(bindings: Bindings, i: int, count: int) -> FloatingPointError:
-    """For nonfinite="raise"; i: the first tensor, count: elements of all."""
-    return FloatingPointError(
-        f"{bindings.grad_label(i)}: expected finite gradients, got {count} elements in all that are not"
-    )
-
-
-def zero(grads: Sequence[Array | None]) -> None:
-    """What ``zero_grads`` means for a skipped step: otherwise a sum of gradients would stay NaN for ever."""
-    for grad in grads:
-        if grad is not None:
-            grad.fill(0)
-
-
-def _survey(bindings: Bindings, grads: Sequence[Array | None], grad_scale: float) -> tuple[Report, dict[int, int]]:
-    """What has to be known of all gradients before the first is used: a report, and where they are not finite."""
-    tail = bindings.tail
-    if tail.clip_norm is None and tail.nonfinite == "propagate":
-        return Report(), {}
-    present = [(i, grad) for i, grad in enumerate(grads) if grad is not None]
-    norm = stages.global_norm([stages.sum_products(g, g) for _, g in present], grad_scale)
-    if tail.nonfinite != "propagate":
-        counts = {i: stages.count_nonfinite(grad, grad_scale) for i, grad in present}
-        if any(counts.values()):
-            return Report(norm, 1.0, True, 0), counts
-    factor = 1.0
-    if tail.clip_norm is not None:
-        clipped = norm
-        if tail.clip_value is not None:
-            limited = [stages.clamp(g, grad_scale, tail.clip_value) for _, g in present]
-            clipped = stages.global_norm([stages.sum_products(x, x) for x in limited], 1.0)
-        factor = stages.clip_factor(clipped, tail.clip_norm)
-    return Report(norm, factor), {}
-
-
-def _update(
-    bindings: Bindings,
-    group: Group,
-    i: int,
-    grad: Array,
-    step: int,
-    grad_scale: float,
-    clip_factor: float,
-    last_lr: float,
-    row: Array | None,
-) -> None:
-    """Update `step` of tensor i and what rides along; statistics into row."""
-    tail, outputs, param, states = bindings.tail, bindings.outputs, bindings.params[i], bindings.states[i]
-    settings = group.settings
-    used, scale = grad, grad_scale * clip_factor
-    if tail.clip_value is not None:
-        used, scale = stages.clamp(grad, grad_scale, tail.clip_value), clip_factor
-    before = last = None
-    if row is not None:
-        before = param.copy()
-        last = outputs.last[i] if outputs.last else None
-        if last is None and step > 1:
-            last = group.last(states, step - 1, last_lr, settings)
-    update, denominator = group.update(param, used, states, step, scale, settings)
-    if row is not None and before is not None and bindings.recorder is not None:
-        trace = stages.Trace(update, denominator, last)
-        signed = -grad_scale if settings["maximize"] else grad_scale
-        if bindings.recorder.norms:
-            stages.gather_norms(row, grad, before, trace)
-        else:
-            rate = group.rate(settings, step)
-            stages.gather(row, grad, before, trace, signed, rate, settings.get("eps", 0.0))
-            if outputs.last and outputs.last[i] is not None:
-                outputs.last[i][...] = update  # type: ignore[index]
-    if outputs.ema and tail.ema is not None:
-        stages.average(outputs.ema[i], param, tail.ema)
-    if outputs.copies:
-        stages.copy_into(outputs.copies[i], param, outputs.copy_dtypes[i])
-    if tail.zero_grads:
-        grad.fill(0)
+def check_groups(groups: Sequence[Any], bound: Sequence[Any]) -> None:
+    """Refuses a list of groups whose members were replaced, removed or joined by others."""
+    if len(groups) != len(bound) or any(mine is not group for mine, group in zip(groups, bound, strict=True)):
+        raise ValueError(
+            "param_groups: expected the groups that the optimizer made, got others; edit their settings, "
+            "or use add_param_group"
+        )

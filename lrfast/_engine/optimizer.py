@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import config
-from . import checkpoint, checks
-from .buffers import Array, Bindings, Group, lower, names_of
-from .state import State, state_array
-from .table import RULES, Rule
-from .options import TailOptions, make_outputs, make_tail, start_recording
-from .tailed import Tailed
-from ..reference import Moved
+from . import backend, checkpoint, form, moved
+from .arithmetic import Array, Moved
+from .buffers import Buffers, Group, Snapshot, State, state_array
+from .checkpoint import Twin
+from .form import Form
+from .interrupt import interrupt_deferred
+from .options import Options, Report, StepOptions
+from .recorder import Recorder
+from .settings import Settings
+from .statistics import Stats, effective_gradients
 
-_REBUILT = ("_bindings", "_plan", "_scheduled", "_written", "state")  # attributes that _bind makes
+__all__ = ["Number", "Optimizer", "Twin"]
+
+Number = float | Callable[[int], float]
+"""A hyper-parameter: a number, or a schedule s(t) of the completed updates t."""
+
+_REBUILT = ("_settings", "_options", "_form", "_buffers", "_plan", "_recorder", "_scheduled", "state")
 
 
-class Optimizer(Tailed):
+class Optimizer:
     """Base of all optimizers; use one of its subclasses.
 
     Attributes
@@ -70,99 +79,110 @@ class Optimizer(Tailed):
     out of range), always before anything is written.
     """
 
-    # What a subclass declares: its reference, what its states are called there, which marks go into a state_dict to
-    # tell it from a twin with the same settings.
-    _reference: ClassVar[Callable[..., None]]
-    _arguments: ClassVar[Mapping[str, str]] = {}  # state -> argument of the reference
-    _marks: ClassVar[Mapping[str, Any]] = {}
-    _not_in_torch: ClassVar[Mapping[str, Any]] = {}  # setting -> what PyTorch's twin means
-    _step_may_lack: ClassVar[bool] = False  # PyTorch's twin counts no steps
-    _construction_only: ClassVar[tuple[str, ...]] = ()  # settings that the update does not read
+    # ---- what a class decides: its specification, and at most eight things more ------------------------------
+
+    spec: ClassVar[Callable[..., Moved]]
+    """One update in NumPy. Its keywords are settings, and those of the constructor's that an update reads."""
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Settings that decide what states mean, beside those that decide which exist (``variant``)."""
+    torch_twin: ClassVar[Twin] = Twin()
+    """How the state_dict of PyTorch's twin differs."""
+
+    @classmethod
+    def variant(cls, settings: Mapping[str, Any]) -> str:
+        """The row of the table for these settings; a schedule counts as other than 0."""
+        return cls.spec.__name__
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], where: str) -> None:
+        """Refuses combinations; single settings are in range already."""
+
+    @classmethod
+    def numbers(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Setting -> number of the C API, where it is not the table's; depends on ``fixed`` settings alone."""
+        return {}
+
+    @classmethod
+    def initial(cls, state: str, settings: Mapping[str, Any]) -> float:
+        """What a new state is filled with."""
+        return 0.0
+
+    @classmethod
+    def sigma_decay(cls, settings: Mapping[str, Any]) -> float:
+        """Decay of the average of squares in sigma, 1 for a sum or mean of all; NaN without sigma."""
+        return math.nan
+
+    @classmethod
+    def sharpness_limit(cls, settings: Mapping[str, Any]) -> float | None:
+        """Largest curvature at which these settings are stable on a quadratic, where it is known."""
+        return None
+
+    # ---- construction ----------------------------------------------------------------------------------------
 
     state: tuple[State, ...]
 
-    def __init__(self, params: Any, grads: Any, settings: Mapping[str, Any], tail: TailOptions) -> None:
-        self.defaults = dict(settings)
-        self._tail = make_tail(tail, type(self).__name__, self.defaults)
-        self._param_groups: list[dict[str, Any]] = []
-        self._schedules: list[dict[str, Any]] = []
-        self._structures: list[dict[str, Any]] = []
-        self._keys: list[Any] | None = None
-        self._bare = isinstance(params, np.ndarray)
-        self._takes_list = not self._bare and not isinstance(params, Mapping)
+    def __init__(self, params: Any, grads: Any, options: StepOptions, **settings: Any) -> None:
+        if not hasattr(type(self), "spec"):
+            raise TypeError("Optimizer is a base class: use SGD, Adam, ...")
+        self._options = Options.of(options, type(self).__name__, settings)
+        self._settings = Settings(type(self), settings)
         labels: list[str] = []
         arrays: list[Any] = []
-        items, names, keys = checks.flatten("params", params)
+        items, names, keys = form.flatten("params", params)
         if not items:
             raise ValueError("params: expected at least one array, got none")
         if isinstance(params, Mapping) and "params" in params and not isinstance(params["params"], np.ndarray):
             raise TypeError("params: expected a list of groups, got a single group; put it into a list")
         if any(isinstance(item, dict) for item in items) and keys is None:
             for group in items:
-                self._append_group(group, arrays, labels)
+                self._append_group(group, arrays, labels, 0)
         else:
-            self._keys = keys
-            self._append_settings({}, len(items))
+            self._settings.append({}, len(items), 0)
             arrays, labels = items, names
-        copies = self._flatten("copy_to", tail.get("copy_to"), len(arrays))
-        self._bind(arrays, labels, self._flatten("grads", grads, len(arrays)), copies, [], [], [0] * len(arrays), 0)
+        self._form = Form(isinstance(params, np.ndarray), keys)
+        count = len(arrays)
+        copies = self._form.in_order("copy_to", options.get("copy_to"), count)
+        self._bind(Snapshot(arrays, labels, self._form.in_order("grads", grads, count), copies, [], [], [0] * count))
 
-    # ---- what subclasses decide ------------------------------------------------------------------------------
+    def _append_group(self, group: Any, arrays: list[Any], labels: list[str], t: int) -> None:
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f"params: expected groups like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
+        items, _, _ = form.flatten("params", group["params"])
+        self._settings.append({key: value for key, value in group.items() if key != "params"}, len(items), t)
+        labels += [f"params[{len(arrays) + i}]" for i in range(len(items))]
+        arrays += items
 
-    @classmethod
-    def _structure(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What of the settings decides which states exist or what numbers mean; a schedule counts as nonzero."""
-        return {}
+    def _bind(self, bound: Snapshot) -> None:
+        """Checks all arrays, makes what is missing, and the plan; then takes them over."""
+        settings, groups, first = self._settings, [], 0
+        for group, rule in zip(settings.groups, settings.rules, strict=True):
+            stop = first + len(group["params"])
+            groups.append(Group(first, stop, rule, self.spec))
+            first = stop
+        buffers = Buffers(
+            groups,
+            bound,
+            lambda index, state: self.initial(state, settings.groups[index]),
+            averages=self._options.ema is not None,
+            zero_grads=self._options.zero_grads,
+        )
+        settings.take_params(buffers.params)
+        scheduled = settings.find_scheduled()
+        plan = backend.Plan(buffers, settings.groups, scheduled, bound.steps, bound.updates, bound.skipped)
+        for i, known in enumerate(settings.known):
+            plan.set(i, known, *settings.lowered(i))
+        self._buffers, self._plan, self._scheduled = buffers, plan, scheduled
+        self.state = tuple(State(buffers, plan, i) for i in range(len(buffers.params)))
+        self._start_recording()
 
-    @classmethod
-    def _rule(cls, structure: Mapping[str, Any]) -> str:
-        """The row of the table that updates tensors of this structure."""
-        raise TypeError("Optimizer is a base class: use SGD, Adam, ...")
+    def _start_recording(self) -> None:
+        """Statistics from the beginning, or none; and what else the options say."""
+        options, buffers = self._options, self._buffers
+        self._recorder = Recorder(len(buffers.params), options.every, options.norms) if options.every else None
+        buffers.keep_last(options.every > 0 and not options.norms)
+        self._plan.configure(options, self._recorder)
 
-    @classmethod
-    def _renamed(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
-        """Setting -> number of the C API, where their names differ; depends on nothing but the structure."""
-        return {}
-
-    @classmethod
-    def _check(cls, settings: Mapping[str, Any], where: str) -> None:
-        """Refuses combinations; single settings are in range already."""
-
-    @classmethod
-    def _initial(cls, state: str, settings: Mapping[str, Any]) -> float:
-        """What a new state is filled with."""
-        return 0.0
-
-    @classmethod
-    def _update(
-        cls,
-        param: Array,
-        grad: Array,
-        states: Mapping[str, Array],
-        step: int,
-        grad_scale: float,
-        settings: Mapping[str, Any],
-    ) -> Moved:
-        """One update by the reference."""
-        arguments = {cls._arguments.get(name, name): array for name, array in states.items()}
-        options = {key: v for key, v in settings.items() if key != "params" and key not in cls._construction_only}
-        with np.errstate(all="ignore"):
-            moved: Moved = cls._reference.__wrapped__(  # type: ignore[attr-defined]
-                param, grad, **arguments, step=step, grad_scale=grad_scale, **options
-            )
-        return moved
-
-    # ---- public ----------------------------------------------------------------------------------------------
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Settings per group; see :class:`Optimizer`."""
-        return self._param_groups
-
-    @property
-    def schedules(self) -> tuple[Mapping[str, Any], ...]:
-        """Per group, the settings that follow a schedule, as given to the constructor; read-only."""
-        return tuple(MappingProxyType(schedules) for schedules in self._schedules)
+    # ---- a step ----------------------------------------------------------------------------------------------
 
     def step(self, grads: Any = None, *, grad_scale: float = 1.0) -> None:
         """Update every parameter that has a gradient, in place.
@@ -171,18 +191,54 @@ class Optimizer(Tailed):
         multiplied by ``grad_scale`` first, and only read unless ``zero_grads`` says otherwise. Raises TypeError or
         ValueError before anything is written, RuntimeError if another thread is in ``step()`` of this optimizer.
         """
-        if grads is not None and not (type(grads) is list and self._takes_list):
-            grads = self._flatten("grads", grads, len(self.state))
-        self._plan.step(grads, grad_scale)
+        if grads is not None and not (type(grads) is list and self._form.takes_list):
+            grads = self._form.in_order("grads", grads, len(self.state))
+        plan = self._plan
+        if self._scheduled:
+            self._follow_schedules()
+        while not plan.step(grads, grad_scale):
+            self._bring_up_to_date()
+
+    def _follow_schedules(self) -> None:
+        """Writes the values of the next update into the groups, and tells the plan."""
+        settings, plan = self._settings, self._plan
+        for i, numbers in settings.follow(plan.updates):
+            plan.set(i, settings.known[i], numbers)
+
+    def _bring_up_to_date(self) -> None:
+        """Checks what was edited since the last step, and tells the plan."""
+        settings = self._settings
+        for i, edited in settings.edited():
+            settings.accept(i, edited)
+            self._plan.set(i, settings.known[i], *settings.lowered(i))
+        if self._scheduled:
+            self._follow_schedules()
+
+    # ---- groups and state ------------------------------------------------------------------------------------
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Settings of groups that do not say otherwise."""
+        return self._settings.defaults
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Settings per group; see :class:`Optimizer`."""
+        return self._settings.groups
+
+    @property
+    def schedules(self) -> tuple[Mapping[str, Any], ...]:
+        """Per group, the settings that follow a schedule, as given to the constructor; read-only."""
+        return tuple(MappingProxyType(schedules) for schedules in self._settings.schedules)
 
     def zero_grad(self) -> None:
         """Fill the bound gradients with 0. Raises ValueError if none are bound or one is read-only."""
-        grads = self._bindings.grads
+        grads = self._buffers.grads
         if grads is None:
             raise ValueError("zero_grad: expected gradients bound at construction, got none")
         for i, grad in enumerate(grads):
             if grad is not None and not grad.flags.writeable:
-                raise ValueError(f"{self._bindings.grad_label(i)}: expected a writable array, got a read-only one")
+                raise ValueError(f"{self._buffers.grad_label(i)}: expected a writable array, got a read-only one")
         for grad in grads:
             if grad is not None:
                 grad.fill(0)
@@ -195,251 +251,237 @@ class Optimizer(Tailed):
         if not isinstance(group, Mapping):
             raise TypeError(f"add_param_group: expected a group like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
         group = dict(group)
-        copies = group.pop("copy_to", None)
-        if self._bare or self._keys is not None:
+        copies, grads = group.pop("copy_to", None), group.pop("grads", None)
+        if not self._form.takes_list:
             raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
-        grads = group.pop("grads", None)
-        plan, old = self._plan, self._bindings
-        plan.acquire()
-        try:
-            plan.refresh_changed()
-            arrays, labels, new_grads = list(old.params), list(old.labels), old.grads
-            before = (len(self._param_groups), len(arrays))
-            self._append_group(group, arrays, labels)
-            if (grads is None) != (old.grads is None):
-                expected = (
-                    "none, because no gradients were" if grads is not None else "those of the group, because all are"
-                )
-                raise ValueError(f"grads: expected {expected} bound at construction")
-            if old.grads is not None:
-                new_grads = [*old.grads, *checks.flatten("grads", grads)[0]]
-            if (copies is None) != (old.outputs.copies is None):
-                raise ValueError("copy_to: expected arrays for the group exactly if the optimizer has them")
-            if old.outputs.copies is not None:
-                copies = [*old.outputs.copies, *checks.flatten("copy_to", copies)[0]]
-            steps = [plan.step_of(i) for i in range(before[1])] + [0] * (len(arrays) - before[1])
-            self._bind(arrays, labels, new_grads, copies, old.outputs.ema or [], old.states, steps, self.updates)
-        except BaseException:
-            for groups in (self._param_groups, self._schedules, self._structures):
-                del groups[len(old.groups) :]
-            raise
-        finally:
-            plan.release()
+        with self._plan.held():
+            self._bring_up_to_date()
+            bound, groups = self._snapshot(), len(self._settings.groups)
+            bound.params, bound.labels, before = list(bound.params), list(bound.labels), len(bound.params)
+            try:
+                self._append_group(group, bound.params, bound.labels, self.updates)
+                if (grads is None) != (bound.grads is None):
+                    expected = (
+                        "none, because no gradients were"
+                        if grads is not None
+                        else "those of the group, because all are"
+                    )
+                    raise ValueError(f"grads: expected {expected} bound at construction")
+                if bound.grads is not None:
+                    bound.grads = [*bound.grads, *form.flatten("grads", grads)[0]]
+                if (copies is None) != (bound.copies is None):
+                    raise ValueError("copy_to: expected arrays for the group exactly if the optimizer has them")
+                if bound.copies is not None:
+                    bound.copies = [*bound.copies, *form.flatten("copy_to", copies)[0]]
+                    if len(bound.copies) != len(bound.params):
+                        raise ValueError(
+                            f"copy_to: expected {len(bound.params)} arrays, one per parameter, got {len(bound.copies)}"
+                        )
+                bound.steps += [0] * (len(bound.params) - before)
+                self._bind(bound)
+            except BaseException:
+                self._settings.truncate(groups)
+                raise
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all states and settings, in PyTorch's layout, and ``"updates"``. Schedules are not in it."""
-        return checkpoint.save(self)
+        with self._plan.held():
+            return checkpoint.write(self._shape(), self._plan.progress.tolist(), self.updates)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy a ``state_dict`` into the existing arrays; also one of the PyTorch optimizer of the same name.
 
         Raises TypeError (dtype) or ValueError (another optimizer, number of tensors, shape, structural option)
-        before anything is written. Scheduled settings stay scheduled.
+        before anything is written. Scheduled settings stay scheduled. Statistics begin anew: the update before is not
+        known.
         """
-        checkpoint.load(self, state_dict)
+        saved = checkpoint.read(state_dict, self._shape())
+        settings, buffers, plan = self._settings, self._buffers, self._plan
+        with plan.held():
+            for i, loaded in enumerate(saved.settings):
+                settings.accept(i, loaded)
+                plan.set(i, settings.known[i], *settings.lowered(i))
+            for index, group in enumerate(buffers.groups):
+                for i in range(group.first, group.stop):
+                    for name, own in buffers.states[i].items():
+                        own[...] = saved.arrays[i].get(name, self.initial(name, settings.groups[index]))
+            for own, average in zip(buffers.ema or [], saved.averages or [], strict=True):
+                own[...] = average
+            plan.progress[:] = saved.steps
+            plan.updates = saved.updates
+            self._start_recording()
+
+    def _shape(self) -> checkpoint.Shape:
+        return checkpoint.Shape(type(self).__name__, self._settings, self._buffers, self._form.keys, self.torch_twin)
+
+    # ---- copies of the optimizer -----------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        self._plan.acquire()  # not while a step runs, or parameters and averages have changed places
-        self._plan.release()
-        return self._snapshot()
-
-    def _snapshot(self) -> dict[str, Any]:
-        """All that makes a twin: attributes, and what is bound, as they are and not copied."""
-        bindings = self._bindings
-        attributes = {k: v for k, v in self.__dict__.items() if k not in _REBUILT}
-        steps = [self._plan.step_of(i) for i in range(len(bindings.params))]
-        arrays = (bindings.params, bindings.labels, bindings.grads, bindings.outputs.copies, bindings.outputs.ema or [])
-        bound = (*arrays, bindings.states, steps, self.updates, self.skipped)
-        return {"attributes": attributes, "bound": bound}
+        with self._plan.held():  # not while a step runs, or parameters and averages have changed places
+            settings = self._settings
+            return {
+                "attributes": {key: value for key, value in self.__dict__.items() if key not in _REBUILT},
+                "defaults": settings.defaults,
+                "groups": settings.groups,
+                "schedules": settings.schedules,
+                "form": self._form,
+                "options": self._options,
+                "bound": self._snapshot(),
+            }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
+        saved = moved.upgraded(saved)
         self.__dict__.update(saved["attributes"])
-        params, labels, grads, copies, ema, states, steps, updates, skipped = saved["bound"]
-        aligned = [
+        self._form, self._options = saved["form"], saved["options"]
+        self._settings = Settings(type(self), saved["defaults"])
+        for group, schedules in zip(saved["groups"], saved["schedules"], strict=True):
+            self._settings.restore(group, schedules)
+        bound: Snapshot = saved["bound"]
+        states = [
             {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
-            for param, arrays in zip(params, states, strict=True)
+            for param, arrays in zip(bound.params, bound.states, strict=True)
         ]
-        ema = [state_array(param, average, 3) for param, average in zip(params, ema, strict=False)]
-        self._bind(params, labels, grads, copies, ema, aligned, steps, updates)
-        self._plan.skipped = skipped
+        ema = [state_array(param, average, 3) for param, average in zip(bound.params, bound.ema, strict=False)]
+        self._bind(replace(bound, states=states, ema=ema))
+
+    def _snapshot(self) -> Snapshot:
+        """What is bound, as it is and not copied."""
+        x, plan = self._buffers, self._plan
+        steps = plan.progress.tolist()
+        return Snapshot(x.params, x.labels, x.grads, x.copies, x.ema or [], x.states, steps, self.updates, self.skipped)
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
-        for i, group in enumerate(self._param_groups):
-            settings = {k: self._schedules[i].get(k, v) for k, v in group.items() if k != "params"}
-            lines.append(
-                f"  group {i}: {len(group['params'])} tensors, " + ", ".join(f"{k}={v}" for k, v in settings.items())
-            )
+        for i, (group, schedules) in enumerate(zip(self._settings.groups, self._settings.schedules, strict=True)):
+            settings = ", ".join(f"{k}={schedules.get(k, v)}" for k, v in group.items() if k != "params")
+            lines.append(f"  group {i}: {len(group['params'])} tensors, {settings}")
         return "\n".join([*lines, ")"])
 
-    # ---- groups and schedules --------------------------------------------------------------------------------
+    # ---- what surrounds the update ---------------------------------------------------------------------------
 
-    def _append_group(self, group: Any, arrays: list[Any], labels: list[str]) -> None:
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise TypeError(f"params: expected groups like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
-        items, _, _ = checks.flatten("params", group["params"])
-        self._append_settings({key: value for key, value in group.items() if key != "params"}, len(items))
-        labels += [f"params[{len(arrays) + i}]" for i in range(len(items))]
-        arrays += items
+    @property
+    def updates(self) -> int:
+        """Completed ``step()`` calls: the t of every schedule."""
+        return int(self._plan.updates)
 
-    def _append_settings(self, own: Mapping[str, Any], count: int) -> None:
-        where = f"group {len(self._param_groups)}: "
-        for key in own:
-            if key not in self.defaults:
-                raise ValueError(f"{where}unknown option {key!r}; {type(self).__name__} has {', '.join(self.defaults)}")
-        settings = {**self.defaults, **own}
-        scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value)}
-        t = self.updates if "_plan" in self.__dict__ else 0  # a group may join later
-        for key, schedule in scheduled.items():
-            settings[key] = _value_at(key, schedule, t)
-        for key, value in settings.items():
-            settings[key] = checks.hyper_parameter(key, value, where)
-        self._check(settings, where)
-        self._param_groups.append({"params": (None,) * count, **settings})
-        self._schedules.append(scheduled)
-        self._structures.append(self._structure({**settings, **scheduled}))
+    @property
+    def clip_norm(self) -> float | None:
+        """Largest norm of all gradients together: they are scaled by min(1, clip_norm / (norm + 1e-6)). None: off."""
+        return self._options.clip_norm
 
-    def _refresh(self, index: int) -> tuple[int, dict[str, float]]:
-        """Validates edited settings of a group; returns them as flags and numbers of the C API."""
-        group, where = self._param_groups[index], f"group {index}: "
-        written = self._written[index]
-        for key in ("params", *self.defaults):
-            if key not in group:
-                raise ValueError(f"{where}expected the option {key!r}, which was removed from param_groups")
-        for key in group:
-            if key not in written:
-                raise ValueError(f"{where}unknown option {key!r}; {type(self).__name__} has {', '.join(self.defaults)}")
-        if group["params"] is not written["params"]:
-            raise ValueError(f"{where}params cannot be replaced; make a new optimizer or use add_param_group")
-        checked = {key: checks.hyper_parameter(key, group[key], where) for key in self.defaults}
-        for key in self._schedules[index]:
-            if checked[key] != written[key]:
-                raise ValueError(
-                    f"{where}{key} follows a schedule and cannot be edited, got {group[key]!r}; to go on without it, "
-                    "load the state_dict into a new optimizer"
-                )
-        structure = self._structure({**checked, **self._schedules[index]})
-        for key, value in structure.items():
-            if value != self._structures[index][key]:
-                raise ValueError(
-                    f"{where}{key} decides which state exists or what it means and cannot change after construction; "
-                    f"got {group[key]!r}"
-                )
-        self._check(checked, where)
-        changed = any(checked.get(key) != written.get(key) for key in ("betas", "eps", "nesterov"))
-        if changed and self._bindings.recorder is not None:
-            start_recording(self._bindings)  # the last update can no longer be rebuilt
-            self._plan.configure()
-        group.update(checked)
-        self._written[index] = dict(group)
-        return lower(self._rule_of(index), checked, self._renamed(checked))
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        self._set_option("clip_norm", value)
 
-    def _apply_schedules(self) -> None:
-        """Writes the values of update t into the groups; all are checked before the first is written."""
-        plan = self._plan
-        t = plan.updates
-        values = []
-        for i, key, schedule, names in self._scheduled:
-            value = schedule(t) if callable(schedule) else _value_at(key, schedule, t)
+    @property
+    def clip_value(self) -> float | None:
+        """Each gradient is limited to -clip_value .. clip_value, before ``clip_norm``. None: off."""
+        return self._options.clip_value
+
+    @clip_value.setter
+    def clip_value(self, value: float | None) -> None:
+        self._set_option("clip_value", value)
+
+    @property
+    def nonfinite(self) -> str:
+        """What a NaN or infinite gradient does: "propagate", "skip" the step, or "raise" FloatingPointError."""
+        return self._options.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        self._set_option("nonfinite", value)
+
+    @property
+    def zero_grads(self) -> bool:
+        """Whether a step leaves zeros in the gradients, in the pass that reads them."""
+        return self._options.zero_grads
+
+    @zero_grads.setter
+    def zero_grads(self, value: bool) -> None:
+        self._set_option("zero_grads", value)
+
+    @property
+    def stats(self) -> Stats:
+        """Statistics of the latest measured step, see ``lrfast.stats``; assign True, k, "norms" or False."""
+        return Stats(self._recorder, self._n_eff, self._sharpness_limit)
+
+    @stats.setter
+    def stats(self, value: bool | int | str) -> None:
+        self._set_option("stats", value)
+
+    @property
+    def ema(self) -> list[Array] | None:
+        """Averages of the parameters, in their order; None without the keyword ``ema``. Live views."""
+        averages = self._buffers.ema
+        return None if averages is None else [average.view() for average in averages]
+
+    @property
+    def copy_to(self) -> list[Array] | None:
+        """The arrays that parameters are copied to, in their order; None without."""
+        copies = self._buffers.copies
+        return None if copies is None else list(copies)
+
+    @property
+    def report(self) -> Report:
+        """What the latest ``step()`` did."""
+        return self._plan.report  # type: ignore[no-any-return]
+
+    @property
+    def skipped(self) -> int:
+        """Steps skipped so far because a gradient was not finite."""
+        return int(self._plan.skipped)
+
+    @contextmanager
+    def use_ema(self) -> Iterator[None]:
+        """Inside, parameters and averages have changed places, for an evaluation with the averages.
+
+        Raises ValueError without the keyword ``ema``; ``step()`` inside raises RuntimeError.
+        """
+        if self._buffers.ema is None:
+            raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
+        with self._plan.held("parameters and averages have changed places until the block of use_ema() ends"):
+            self._buffers.check_params()
+            swapped = False
             try:
-                values.append((i, key, checks.hyper_parameter(key, value), names))
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"group {i}, schedule at t={t}: {error}") from None
-        for written in self._written:
-            if written.get("nesterov"):  # the one option that restricts numbers
-                merged = [dict(group) for group in self._param_groups]
-                for i, key, value, _ in values:
-                    merged[i][key] = value
-                for i, settings in enumerate(merged):
-                    self._check(settings, f"group {i}, schedule at t={t}: ")
-                break
-        for i, key, value, names in values:
-            plan.assign(i, key, value, names)
-            self._written[i][key] = value
+                with interrupt_deferred():
+                    self._buffers.swap_averages()
+                    swapped = True
+                yield
+            finally:
+                if swapped:
+                    with interrupt_deferred():
+                        self._buffers.swap_averages()
 
-    # ---- binding ---------------------------------------------------------------------------------------------
+    def _set_option(self, name: str, value: Any) -> None:
+        options, buffers = self._options.changed(name, value), self._buffers
+        with self._plan.held():
+            if options.zero_grads and buffers.grads is not None:
+                buffers.check_grads(buffers.grads, written=True)
+                buffers.check_overlap(buffers.grads, written=True)
+            self._options = options
+            if name == "stats":
+                self._start_recording()
+            else:
+                self._plan.configure(options, self._recorder)
 
-    def _rule_of(self, index: int) -> Rule:
-        return RULES[self._rule(self._structures[index])]
+    def _n_eff(self, tensors: Sequence[int], updates: int) -> float:
+        """Gradients that sigma had effectively seen after so many updates; the smallest number of these tensors."""
+        since, progress = self.updates - updates, self._plan.progress
+        ages = {
+            (max(0, int(progress[i]) - since), self.sigma_decay(settings))
+            for group, settings in zip(self._buffers.groups, self._settings.groups, strict=True)
+            for i in tensors
+            if group.first <= i < group.stop
+        }
+        return min((effective_gradients(decay, t) for t, decay in ages), default=math.nan)
 
-    def _flatten(self, kind: str, grads: Any, count: int) -> list[Any] | None:
-        """kind: "grads" or "copy_to"."""
-        if grads is None:
-            return None
-        items, _, keys = checks.flatten(kind, grads)
-        shape = "a bare array" if self._bare else "a sequence" if self._keys is None else "a mapping"
-        if self._bare != isinstance(grads, np.ndarray) or (keys is None) != (self._keys is None):
-            raise TypeError(f"{kind}: expected {shape} like params, got {type(grads).__name__}")
-        if self._keys is not None:
-            for key in self._keys:
-                if key not in grads:
-                    raise ValueError(f"{kind}[{key!r}]: missing{'; pass None to skip a tensor' * (kind == 'grads')}")
-            for key in grads:
-                if key not in self._keys:
-                    raise ValueError(f"{kind}[{key!r}]: there is no parameter of that name")
-            items = [grads[key] for key in self._keys]
-        if len(items) != count:
-            raise ValueError(f"{kind}: expected {count} arrays, one per parameter, got {len(items)}")
-        return items
-
-    def _bind(
-        self,
-        arrays: list[Any],
-        labels: list[str],
-        grads: list[Any] | None,
-        copies: list[Any] | None,
-        ema: list[Array],
-        states: list[dict[str, Array]],
-        steps: Sequence[int],
-        updates: int,
-    ) -> None:
-        """Checks all arrays, makes the states that ``states`` does not have yet, and the plan; then takes them over."""
-        for label, param in zip(labels, arrays, strict=True):
-            checks.param(label, param)
-        groups: list[Group] = []
-        states = list(states)
-        first = 0
-        for index, settings in enumerate(self._param_groups):
-            stop = first + len(settings["params"])
-            if all(param is None for param in settings["params"]):
-                settings["params"] = tuple(arrays[first:stop])
-            rule = self._rule_of(index)
-            groups.append(
-                Group(settings, rule, self._update, self._last, self._rate, first, stop, self._keeps_last(index))
-            )
-            states += [
-                {n: state_array(param, self._initial(n, settings), k) for k, n in enumerate(rule.states) if n}
-                for param in arrays[max(first, len(states)) : stop]
-            ]
-            first = stop
-        outputs = make_outputs(self._tail, copies, arrays, labels, ema)
-        bindings = Bindings(self._param_groups, groups, arrays, labels, states, grads, self._tail, outputs)
-        start_recording(bindings)
-        scheduled = [
-            (i, key, schedule, names_of(key, self._renamed(self._param_groups[i])))
-            for i, group in enumerate(self._schedules)
-            for key, schedule in group.items()
+    def _sharpness_limit(self, tensors: Sequence[int], lrs: Sequence[float]) -> float | None:
+        """The least of the limits that the groups of these tensors have with these learning rates, if all have one."""
+        if self.clip_norm is not None or self.clip_value is not None:
+            return None  # clipped gradients move less than the settings say
+        limits = [
+            self.sharpness_limit({**settings, "lr": lr})
+            for group, settings, lr in zip(self._buffers.groups, self._settings.groups, lrs, strict=True)
+            if any(group.first <= i < group.stop for i in tensors)
         ]
-        written = self.__dict__.get("_written")
-        self._written = [dict(group) for group in self._param_groups]
-        try:
-            plan = config.plan_class()(bindings, weakref.ref(self), bool(scheduled), steps, updates)
-        except BaseException:
-            self.__dict__["_written"] = written
-            raise
-        plan.skipped = self._plan.skipped if "_plan" in self.__dict__ else 0
-        self._bindings, self._scheduled, self._plan = bindings, scheduled, plan
-        self.state = tuple(State(bindings, plan, i) for i in range(len(arrays)))
-
-
-def _is_scheduled(key: str, value: Any) -> bool:
-    if key not in checks.SCHEDULABLE:
-        return False
-    return callable(value) or (key == "betas" and isinstance(value, Sequence) and any(callable(b) for b in value))
-
-
-def _value_at(key: str, schedule: Any, t: int) -> Any:
-    """The value of a scheduled setting after t completed updates."""
-    if key == "betas" and isinstance(schedule, Sequence):
-        return tuple(beta(t) if callable(beta) else beta for beta in schedule)
-    return schedule(t)
+        return None if None in limits else min(limits)  # type: ignore[type-var]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reference import Array, _towards
+from .arithmetic import Array, towards
 
 __all__ = [
     "BINS",
@@ -45,7 +45,8 @@ FIELDS = (
 class Trace:
     """What statistics see of the update of one tensor; arrays like the parameter, or None where there is none.
 
-    ``last`` is the update before this one, ``denominator`` what the rule divided by.
+    ``last`` is the update before this one; what compares with it is NaN where it is None. ``denominator`` is what the
+    rule divided by.
     """
 
     update: Array
@@ -91,7 +92,7 @@ def clip_factor(norm: float, clip_norm: float) -> float:
 
 def average(ema: Array, param: Array, decay: float) -> None:
     """ema += (1 - decay) (param - ema), in place."""
-    ema[...] = _towards(ema, param, ema.dtype.type(1 - decay))
+    ema[...] = towards(ema, param, ema.dtype.type(1 - decay))
 
 
 def copy_into(copy: Array, param: Array, name: str) -> None:
@@ -125,7 +126,7 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
     gather_norms(row, grad, before, trace)
     c = grad.dtype.type
     u = trace.update
-    w = np.zeros_like(u) if trace.last is None else trace.last
+    w = np.full_like(u, np.nan) if trace.last is None else trace.last
     d = np.ones_like(u) if trace.denominator is None else trace.denominator
     s = c(-1.0 if scale < 0 else 1.0) * grad
     usable = d[~np.isnan(d)]
@@ -140,7 +141,7 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
         "inf": int(np.count_nonzero(np.isinf(grad))),
         "zero": int(np.count_nonzero(grad == 0)),
         "lost": int(np.count_nonzero((u != 0) & (before - u == before))),
-        "turned": int(np.count_nonzero(((s < 0) & (w > 0)) | ((s > 0) & (w < 0)))),
+        "turned": math.nan if trace.last is None else int(np.count_nonzero(((s < 0) & (w > 0)) | ((s > 0) & (w < 0)))),
         "eps_dominates": int(np.count_nonzero(d < 2 * c(eps))),
     }
     _write(row, values)

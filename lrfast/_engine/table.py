@@ -1,4 +1,4 @@
-"""The table src_c/optimizers.def, read as text, so that it is known without the extension as well."""
+"""The table ``src_c/optimizers.def``, read as text, so that it is known without the extension as well."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
-_ROW = re.compile(
-    r"LRF_RULE\((?P<id>\d+), (?P<constant>\w+), (?P<name>\w+), (?P<family>\w+),"
-    r"\s*STATES\((?P<states>[^)]*)\),\s*DEFAULTS\((?P<defaults>[^)]*)\)\)"
+_RULE = re.compile(
+    r"^LRF_RULE\((?P<id>\d+), (?P<constant>\w+), (?P<name>\w+), (?P<family>\w+),"
+    r"\s*STATES\((?P<states>[^)]*)\),(\s*FLAGS\((?P<flags>[^)]*)\),)?\s*DEFAULTS\((?P<defaults>[^)]*)\)\)",
+    re.MULTILINE,
 )
+_RANGE = re.compile(r'^LRF_RANGE\((?P<name>\w+), "(?P<words>[^"]+)", (?P<least>[^,]+), (?P<largest>[^)]+)\)', re.MULTILINE)
+_NUMBER = re.compile(
+    r"^LRF_NUMBER\((?P<name>\w+), (?P<range>\w+), (?P<schedulable>\w+), (?P<setting>[^)]+)\)", re.MULTILINE
+)
+_FLAG = re.compile(r'^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+), (?P<value>[^)]+)\)', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,34 @@ class Rule:
         return tuple(name for name in self.states if name)
 
 
+@dataclass(frozen=True)
+class Range:
+    """Where a number may lie, both ends included."""
+
+    words: str
+    least: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Number:
+    """A double of a group in C, and the ``setting`` of the user that it comes from ("betas[0]")."""
+
+    name: str
+    range: Range
+    schedulable: bool
+    setting: str
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A bit of a group in C, set where the ``setting`` of the user has the ``value``."""
+
+    bit: int
+    setting: str
+    value: bool | str
+
+
 def _find_table() -> Path:
     """Installed beside the header; in a checkout that was not built, in src_c/."""
     for path in (_PACKAGE / "include" / "optimizers.def", _PACKAGE.parent / "src_c" / "optimizers.def"):
@@ -40,13 +74,33 @@ def _find_table() -> Path:
     raise ImportError(f"lrfast is incomplete: {_PACKAGE / 'include' / 'optimizers.def'} is missing; reinstall it")
 
 
-def _parse(text: str) -> dict[str, Rule]:
+def _rules(text: str) -> dict[str, Rule]:
     rules = {}
-    for row in _ROW.finditer(text):
+    for row in _RULE.finditer(text):
         states = tuple(None if s.strip() == "NULL" else s.strip().strip('"') for s in row["states"].split(","))
         defaults = {name: float(value) for name, value in re.findall(r"\.(\w+) = ([^,\s]+)", row["defaults"])}
         rules[row["name"]] = Rule(int(row["id"]), row["name"], row["family"], states, defaults)
     return rules
 
 
-RULES: dict[str, Rule] = _parse(_find_table().read_text(encoding="utf-8"))
+_TEXT = _find_table().read_text(encoding="utf-8")
+RULES: dict[str, Rule] = _rules(_TEXT)
+RANGES: dict[str, Range] = {
+    row["name"]: Range(row["words"], float.fromhex(row["least"]), float.fromhex(row["largest"]))
+    for row in _RANGE.finditer(_TEXT)
+}
+NUMBERS: dict[str, Number] = {
+    row["name"]: Number(row["name"], RANGES[row["range"]], row["schedulable"] == "SCHEDULABLE", row["setting"])
+    for row in _NUMBER.finditer(_TEXT)
+}
+FLAGS: dict[str, Flag] = {
+    row["setting"]: Flag(int(row["bit"]), row["setting"], True if row["value"] == "True" else row["value"].strip('"'))
+    for row in _FLAG.finditer(_TEXT)
+}
+"""By the setting that sets them."""
+
+NUMBERS_OF: dict[str, tuple[str, ...]] = {
+    setting: tuple(n.name for n in NUMBERS.values() if n.setting.partition("[")[0] == setting)
+    for setting in dict.fromkeys(n.setting.partition("[")[0] for n in NUMBERS.values())
+}
+"""The numbers in C that a setting stands for where a class does not say otherwise; "betas" is two."""

@@ -1,0 +1,85 @@
+"""What the rules are made of: the few operations that every specification shares, in the bits of the C kernels.
+
+The counterpart of ``src_c/elementary.c`` and of the inline functions in ``src_c/kernels/``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+
+
+class Moved(NamedTuple):
+    """What statistics see of an update.
+
+    ``update``: u, p moves by -u beside decoupled decay; ``denominator``: what u was divided by, None for nothing;
+    ``rate``: the learning rate in eta/sigma.
+    """
+
+    update: Array
+    denominator: Array | None
+    rate: float
+
+
+def rounded(scalars: Numbers, array: Array) -> Numbers:
+    """The float64 numbers of an update, each rounded once to the element type of an array."""
+    return type(scalars)(*map(array.dtype.type, scalars))
+
+
+def signed(grad_scale: float, maximize: bool) -> float:
+    """The factor of the gradient."""
+    return -grad_scale if maximize else grad_scale
+
+
+def one_minus_power(base: float, exponent: int) -> float:
+    """1 - base**exponent, for 0 <= base < 1 and exponent >= 1, without libm.
+
+    In integers: the power as a fraction of 2**128, each product truncated. Correctly rounded wherever it was tried.
+    """
+    q = int(math.ldexp(base, 128))
+    power = q
+    for bit in bin(exponent)[3:]:
+        power = power * power >> 128
+        if bit == "1":
+            power = power * q >> 128
+    return math.ldexp(float((1 << 128) - power), -128)
+
+
+def decayed_lr(lr: float, lr_decay: float, step: int) -> float:
+    """lr of update `step` under lr_decay."""
+    return lr / (1 + (step - 1) * lr_decay)
+
+
+def towards(start: Array, end: Array, weight: Any) -> Array:
+    """(1 - weight) start + weight end, exact at both ends."""
+    difference = end - start
+    near: Array = start + weight * difference if weight < 0.5 else end - (type(weight)(1) - weight) * difference
+    return near
+
+
+def flush(x: Array) -> Array:
+    """+0 in place of what is below the smallest normal number, so that denormals never slow a run down."""
+    return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, x.dtype.type(0), x)
+
+
+def not_negative(x: Array) -> Array:
+    """+0 in place of what is below 0; NaN stays."""
+    return np.where(x < 0, x.dtype.type(0), x)
+
+
+def larger(x: Array, y: Array) -> Array:
+    """The larger of both; NaN if either is."""
+    return np.where((x >= y) | np.isnan(x), x, y)
+
+
+def need(name: str, state: Array | None, needed: bool) -> None:
+    """Raises ValueError for a state that the variant lacks, or has no use for."""
+    if needed and state is None:
+        raise ValueError(f"{name}: this variant needs the state {name}, got None")
+    if not needed and state is not None:
+        raise ValueError(f"{name}: this variant has no state {name}, got an array")

@@ -1,0 +1,62 @@
+"""In what form arrays are given: one array, a sequence, a mapping; and gradients in the form of their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+def flatten(kind: str, arrays: Any) -> tuple[list[Any], list[str], list[Any] | None]:
+    """An array, a mapping or a sequence as (list, labels, keys of the mapping); kind is "params", "grads", ..."""
+    if isinstance(arrays, np.ndarray):
+        return [arrays], [kind], None
+    if isinstance(arrays, Mapping):
+        keys = list(arrays)
+        return list(arrays.values()), [f"{kind}[{key!r}]" for key in keys], keys
+    if isinstance(arrays, (str, bytes)) or not isinstance(arrays, Iterable):
+        raise TypeError(f"{kind}: expected an array, a sequence or a mapping of arrays, got {type(arrays).__name__}")
+    items = list(arrays)
+    return items, [f"{kind}[{i}]" for i in range(len(items))], None
+
+
+@dataclass(frozen=True)
+class Form:
+    """How parameters were given: ``bare``, one array; ``keys``, those of a mapping; otherwise a sequence or groups."""
+
+    bare: bool
+    keys: list[Any] | None
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether a list of arrays is already in order."""
+        return not self.bare and self.keys is None
+
+    def in_order(self, kind: str, arrays: Any, count: int) -> list[Any] | None:
+        """Arrays that belong to the parameters, in their order; kind: "grads" or "copy_to". None stays None."""
+        if arrays is None:
+            return None
+        items, _, keys = flatten(kind, arrays)
+        if self.bare != isinstance(arrays, np.ndarray) or (keys is None) != (self.keys is None):
+            shape = "a bare array" if self.bare else "a sequence" if self.keys is None else "a mapping"
+            raise TypeError(f"{kind}: expected {shape} like params, got {type(arrays).__name__}")
+        if self.keys is not None:
+            hint = "; pass None to skip a tensor" if kind == "grads" else ""
+            for key in self.keys:
+                if key not in arrays:
+                    raise ValueError(f"{kind}[{key!r}]: missing{hint}")
+            for key in arrays:
+                if key not in self.keys:
+                    raise ValueError(f"{kind}[{key!r}]: there is no parameter of that name")
+            items = [arrays[key] for key in self.keys]
+        if len(items) != count:
+            raise ValueError(f"{kind}: expected {count} arrays, one per parameter, got {len(items)}")
+        return items
+
+    def given(self, arrays: list[Any]) -> Any:
+        """The inverse: arrays in order, in the form of the parameters."""
+        if self.bare:
+            return arrays[0]
+        return list(arrays) if self.keys is None else dict(zip(self.keys, arrays, strict=True))

@@ -1,0 +1,54 @@
+"""The record of statistics that steps write: which steps are measured, and where."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arithmetic import Array
+from .stages import BINS, FIELDS
+
+_KEPT = [FIELDS.index(name) for name in ("elements", "grad_update", "update_sq")]
+
+
+class Recorder:
+    """Keeps what steps wrote of statistics: one row of FIELDS and rates per tensor.
+
+    A plan asks ``wanted``, ``target`` and ``is_followed`` before a step and says ``commit`` after one that was
+    completed. Where statistics are all of them, a measured step needs the update before it, which the step before
+    has stored.
+    """
+
+    def __init__(self, tensors: int, every: int, norms: bool) -> None:
+        self.every, self.norms = every, norms
+        self.rows: Array | None = None  # of the last measured step
+        self.before: Array | None = None  # what of the step before it counts: (elements, <s', u'>, |u'|^2) per tensor
+        self.updates = 0  # of the optimizer after the measured step
+        self.grad_scale = 1.0
+        self.last_lrs: list[float] = []  # of the groups, in the step before
+        self._buffers = [np.zeros((tensors, len(FIELDS) + BINS)) for _ in range(2)]
+        self._measured, self._latest, self._traced_at = 1, 0, -1
+        self._kept: Array | None = None
+        self._lrs: list[float] = []
+
+    def wanted(self, updates: int) -> bool:
+        """Whether the step after so many updates has to write into ``target``."""
+        return self.norms or (updates + 1) % self.every == 0 or self.is_followed(updates)
+
+    def is_followed(self, updates: int) -> bool:
+        """Whether the step after the one after so many updates is measured, so that this one stores its update."""
+        return not self.norms and (updates + 2) % self.every == 0
+
+    def target(self, updates: int) -> Array:
+        """Where that step writes, shape (tensors, numbers)."""
+        follows = self._traced_at == updates and not self.norms
+        self._kept = self._buffers[self._latest][:, _KEPT] if follows else None
+        return self._buffers[1 - self._measured]
+
+    def commit(self, updates: int, grad_scale: float, lrs: list[float]) -> None:
+        """The target is complete; ``updates`` counts this step, too; ``lrs`` are those of the groups in it."""
+        self._latest, self._traced_at = 1 - self._measured, updates
+        if self.norms or updates % self.every == 0:
+            self._measured = self._latest
+            self.rows, self.before = self._buffers[self._latest], self._kept
+            self.updates, self.grad_scale, self.last_lrs = updates, grad_scale, self._lrs
+        self._lrs = lrs

@@ -1,0 +1,72 @@
+"""Trials on a living optimizer, for those who look from above: its arrays, lent and put back; a twin that may be stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from .arithmetic import Array
+from .optimizer import Optimizer
+from .settings import value_at
+
+schedule_value: Callable[[str, Any, int], Any] = value_at
+
+
+def params_of(optimizer: Optimizer) -> list[Array]:
+    """The parameters in order."""
+    return optimizer._buffers.params
+
+
+def bound_grads(optimizer: Optimizer) -> list[Array | None] | None:
+    """The gradients bound at construction, if any were."""
+    return optimizer._buffers.grads
+
+
+def given(optimizer: Optimizer) -> Any:
+    """The parameters in the form in which the optimizer got them."""
+    return optimizer._form.given(optimizer._buffers.params)
+
+
+def in_order(optimizer: Optimizer, grads: Any) -> list[Array | None] | None:
+    """Gradients of any form that ``step`` takes, in the order of the parameters; for None the bound ones, if any."""
+    buffers = optimizer._buffers
+    return buffers.grads if grads is None else optimizer._form.in_order("grads", grads, len(buffers.params))
+
+
+@contextmanager
+def restored(optimizer: Optimizer) -> Iterator[None]:
+    """Afterwards parameters, copies and bound gradients are as they were, also after an error."""
+    buffers = optimizer._buffers
+    lent = [x for x in (*buffers.params, *(buffers.copies or ()), *(buffers.grads or ())) if x is not None]
+    lent = [array for array in lent if array.flags.writeable]
+    kept = [array.copy() for array in lent]
+    try:
+        yield
+    finally:
+        for array, copy in zip(lent, kept, strict=True):
+            array[...] = copy
+
+
+@contextmanager
+def twin(optimizer: Optimizer, *, without: str = "lr") -> Iterator[Optimizer]:
+    """An optimizer of the same parameters and gradients with states, settings and counts of its own.
+
+    The setting ``without`` follows no schedule in it; it keeps no averages, skips steps that are not finite, and all
+    statistics are on. Afterwards the arrays that both share are as they were. ``optimizer`` cannot step meanwhile.
+    """
+    optimizer._bring_up_to_date()
+    with optimizer._plan.held(), restored(optimizer):
+        settings: Mapping[str, Any] = {
+            "attributes": {},
+            "defaults": optimizer.defaults,
+            "groups": [dict(group) for group in optimizer.param_groups],
+            "schedules": [{k: s for k, s in group.items() if k != without} for group in optimizer.schedules],
+            "form": optimizer._form,
+            "options": replace(optimizer._options, ema=None, nonfinite="skip", every=1, norms=False),
+            "bound": optimizer._snapshot(),
+        }
+        other = object.__new__(type(optimizer))
+        other.__setstate__(dict(settings))
+        yield other

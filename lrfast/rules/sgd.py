@@ -1,0 +1,130 @@
+"""SGD, with heavy-ball or Nesterov's momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Unpack
+
+from .._engine.arithmetic import Array, Moved, flush, need, rounded, signed
+from .._engine.optimizer import Number, Optimizer, Twin
+from .._engine.options import StepOptions
+
+
+class Scalars(NamedTuple):
+    """Numbers of an update."""
+
+    grad_scale: float
+    weight_decay: float
+    lr: float  # factor of the buffer, or of the gradient where there is none
+    grad_lr: float  # Nesterov: factor of the gradient beside the buffer
+    momentum: float  # b = momentum b + grad_weight x
+    grad_weight: float
+
+
+def sgd(
+    param: Array,
+    grad: Array,
+    momentum_buffer: Array | None = None,
+    *,
+    step: int,
+    lr: float = 1e-3,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    grad_scale: float = 1.0,
+) -> Moved:
+    """One update of stochastic gradient descent, in place.
+
+    .. code-block:: text
+
+        momentum = 0   p -= lr x
+        otherwise      b  = momentum b + (1 - dampening) x     (b = x at step 1)
+                       p -= lr b                               (nesterov: p -= lr (x + momentum b))
+
+    ``momentum_buffer`` is b, needed exactly if momentum is not 0. Sources: Polyak 1964; Sutskever et al. 2013.
+    """
+    need("momentum_buffer", momentum_buffer, momentum != 0 or momentum_buffer is not None)
+    k = Scalars(
+        grad_scale=signed(grad_scale, maximize),
+        weight_decay=weight_decay,
+        lr=lr * momentum if nesterov and momentum_buffer is not None else lr,
+        grad_lr=lr if nesterov else 0.0,
+        momentum=0.0 if step == 1 else momentum,
+        grad_weight=1.0 if step == 1 else 1 - dampening,
+    )
+    k = rounded(k, param)
+    x = k.grad_scale * grad + k.weight_decay * param
+    if momentum_buffer is None:
+        u = k.lr * x
+    else:
+        b = flush(k.momentum * momentum_buffer + k.grad_weight * x)
+        u = k.grad_lr * x + k.lr * b
+        momentum_buffer[...] = b
+    param[...] = param - u
+    return Moved(u, None, lr)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum or Nesterov's momentum.
+
+    .. code-block:: text
+
+        x  = grad_scale g + weight_decay p
+        p -= lr x                                     momentum = 0
+        b  = momentum b + (1 - dampening) x           otherwise; b = x at a tensor's first update
+        p -= lr b                                     nesterov: p -= lr (x + momentum b)
+
+    State: ``momentum_buffer`` (b), if momentum is not 0. ``params`` and ``grads`` as in :class:`Optimizer`. Raises
+    ValueError for lr, momentum or weight_decay below 0 and for nesterov without momentum or with dampening.
+    Sources: Polyak 1964; Sutskever et al. 2013.
+    """
+
+    spec = staticmethod(sgd)
+    torch_twin = Twin(counts_steps=False)
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-3,
+        momentum: Number = 0.0,
+        dampening: Number = 0.0,
+        weight_decay: Number = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        grads: Any = None,
+        **options: Unpack[StepOptions],
+    ) -> None:
+        super().__init__(
+            params,
+            grads,
+            options,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+        )
+
+    @classmethod
+    def variant(cls, settings: Mapping[str, Any]) -> str:
+        return "momentum" if settings["momentum"] != 0 else "sgd"
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], where: str) -> None:
+        if settings["nesterov"] and not (settings["momentum"] > 0 and settings["dampening"] == 0):
+            raise ValueError(
+                f"{where}nesterov: expected momentum > 0 and dampening = 0, "
+                f"got momentum={settings['momentum']}, dampening={settings['dampening']}"
+            )
+
+    @classmethod
+    def sharpness_limit(cls, settings: Mapping[str, Any]) -> float | None:
+        if settings["momentum"] == 0:
+            return None  # what the gradient says is exact, also with clipping
+        if settings["nesterov"] or not settings["lr"] > 0 or settings["dampening"] >= 1:
+            return None
+        return float(2 * (1 + settings["momentum"]) / ((1 - settings["dampening"]) * settings["lr"]))
