@@ -109,6 +109,16 @@ class Stats(Mapping[Any, dict[str, Any]]):
         """``optimizer.updates`` after the measured step; 0 before there is one."""
         return 0 if self._recorder is None else self._recorder.updates
 
+    @property
+    def every(self) -> int:
+        """Every so many updates are measured; 0: statistics are off."""
+        return 0 if self._recorder is None else self._recorder.every
+
+    @property
+    def norms(self) -> bool:
+        """Whether only norms are measured."""
+        return self._recorder is not None and self._recorder.norms
+
     def __len__(self) -> int:
         return 0 if self._recorder is None or self._recorder.rows is None else 1 + len(self._recorder.rows)
 
