@@ -20,7 +20,7 @@ INK = "#1f2933"
 GREY = "#c4c8cc"
 DASHED: Any = (0, (6, 2))
 
-_PLAIN: dict[str, Any] = {
+_PLAIN: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -51,6 +51,7 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
         {"cosine": "cosine with the last update", "bounce": "share of elements"},
     ),
 )
+
 
 def draw_run(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes five panels over the updates, one below the other; records that are not finite leave gaps."""
