@@ -39,12 +39,12 @@ bench: $(VENV)/installed
 	$(BIN)/lrfast bench $(BENCH_ARGUMENTS)
 
 # An environment of its own for libraries that lrfast never needs; short:
-# PEER_ARGUMENTS="--rules adam --cases 1024" TAIL_ARGUMENTS=--quick
+# PEER_ARGUMENTS="--rules adam --cases 1024" OPTION_ARGUMENTS=--quick
 bench-peers: $(VENV)-peers/installed
 	mkdir -p build
-	$(VENV)-peers/bin/python bench/peers/run.py --json build/peers.json $(PEER_ARGUMENTS)
-	$(VENV)-peers/bin/python bench/peers/tail.py --json build/tail.json $(TAIL_ARGUMENTS)
-	$(VENV)-peers/bin/python bench/peers/figures.py build/peers.json docs
+	$(VENV)-peers/bin/python bench/peers/run_steps.py --json build/peers.json $(PEER_ARGUMENTS)
+	$(VENV)-peers/bin/python bench/peers/run_options.py --json build/options.json $(OPTION_ARGUMENTS)
+	$(VENV)-peers/bin/python bench/peers/draw_peers.py build/peers.json docs
 
 $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py lrfast/*/*/*.py)
 	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import config
-from ._engine.threads import num_threads
 from ._version import __version__
 
 
@@ -22,37 +21,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "folder", nargs="?", type=Path, default=Path("lrfast-demo"), help="where to write (default: lrfast-demo)"
     )
     demo.add_argument("--quick", action="store_true", help="a few epochs only")
+    demo.set_defaults(run=_demo)
 
     lecture = commands.add_parser("lecture", help="why learning rates matter: nine claims, computed and shown")
     lecture.add_argument(
         "folder", nargs="?", type=Path, default=Path("lrfast-lecture"), help="where to write (default: lrfast-lecture)"
     )
+    lecture.set_defaults(run=_lecture)
 
     about = "Time steps beside the same updates in NumPy and a loop that only streams, all in turns in one process."
-    _add_bench_arguments(
-        commands.add_parser("bench", description=about, help="time steps beside NumPy and the memory's speed")
-    )
+    bench = commands.add_parser("bench", description=about, help="time steps beside NumPy and the memory's speed")
+    _add_bench_arguments(bench)
+    bench.set_defaults(run=_bench)
 
-    commands.add_parser("info", help="what was built and what runs")
+    info = commands.add_parser("info", help="what was built and what runs")
+    info.set_defaults(run=_info)
 
     chosen = parser.parse_args(arguments)
-    if chosen.command == "info":
-        config.show_config()
-    elif chosen.command == "demo":
-        from .lab.demo import run
-
-        run(chosen.folder, quick=chosen.quick)
-    elif chosen.command == "lecture":
-        from .lab.lecture import run as run_lecture
-
-        run_lecture(chosen.folder)
-    else:
-        _bench(chosen)
+    chosen.run(chosen)
     return 0
 
 
 def _add_bench_arguments(bench: argparse.ArgumentParser) -> None:
-    from .lab.bench import DTYPES, HEADLINE, PARTS, RULES, SIZES
+    from .lab.bench import PARTS
+    from .lab.bench.speed import DTYPES, HEADLINE, RULES, SIZES
 
     isas = config.available_isas()
     bench.add_argument("--rules", nargs="+", choices=RULES, default=HEADLINE, metavar="RULE", help=", ".join(RULES))
@@ -80,27 +72,33 @@ def _count(text: str) -> int:
     return n
 
 
+def _demo(chosen: argparse.Namespace) -> None:
+    from .lab import demo
+
+    demo.run(chosen.folder, quick=chosen.quick)
+
+
+def _lecture(chosen: argparse.Namespace) -> None:
+    from .lab import lecture
+
+    lecture.run(chosen.folder)
+
+
 def _bench(chosen: argparse.Namespace) -> None:
     from .lab import bench
-    from .lab.bench.costs import line, measure
+    from .lab.bench.speed import DTYPES, RULES
 
-    rules = bench.RULES if chosen.all else chosen.rules
-    dtypes = bench.DTYPES if chosen.all else chosen.dtypes
-    isas = config.available_isas() if chosen.all else chosen.isas
-    if chosen.json:
-        chosen.json.touch()  # so that a path that cannot be written is known before everything is measured
+    bench.run(
+        RULES if chosen.all else chosen.rules,
+        chosen.sizes,
+        DTYPES if chosen.all else chosen.dtypes,
+        config.available_isas() if chosen.all else chosen.isas,
+        rounds=chosen.rounds,
+        threads=chosen.threads,
+        parts=chosen.parts,
+        file=chosen.json,
+    )
+
+
+def _info(chosen: argparse.Namespace) -> None:
     config.show_config()
-    results, costs = [], []
-    if "steps" in chosen.parts:
-        print(f"\none bound step(), {chosen.threads} thread{'s' if chosen.threads > 1 else ''}:\n")
-        with num_threads(chosen.threads):
-            results = list(bench.run(rules, chosen.sizes, dtypes, isas, chosen.rounds))
-        bench.report(results)
-    if "costs" in chosen.parts:
-        print("\nwhat else a step costs, float32:" if config.core() else "\nno other costs: they need compiled kernels")
-        for cost in measure(chosen.rounds):
-            print(line(cost), flush=True)
-            costs.append(cost)
-    if chosen.json:
-        chosen.json.write_text(bench.to_json(results, costs) + "\n", encoding="utf-8")
-        print(f"\nwritten: {chosen.json}")

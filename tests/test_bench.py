@@ -9,10 +9,11 @@ import pytest
 
 import lrfast
 from lrfast import config
-from lrfast.lab.bench import costs as costs_module
-from lrfast.lab.bench.costs import Cost
 from lrfast._engine.threads import default_threads
 from lrfast.cli import main
+from lrfast.lab.bench import costs as costs_module
+from lrfast.lab.bench.costs import Cost
+from lrfast.lab.bench.report import line
 
 needs_kernels = pytest.mark.skipif(config.core() is None, reason="the costs of a step are those of compiled kernels")
 needs_two = pytest.mark.skipif(default_threads({}) < 2, reason="needs two processors")
@@ -70,5 +71,5 @@ def test_reference_has_no_costs(tmp_path, capsys):
 
 
 def test_a_missed_goal_is_said():
-    assert "missed" in costs.line(Cost("slow", 1.1, "us", 1.0))
-    assert "missed" not in costs.line(Cost("fast", 1.0, "us", 1.0)) + costs.line(Cost("open", 9.9, "us"))
+    assert "missed" in line(Cost("slow", 1.1, "us", 1.0))
+    assert "missed" not in line(Cost("fast", 1.0, "us", 1.0)) + line(Cost("open", 9.9, "us"))

@@ -12,9 +12,9 @@ import pytest
 
 import lrfast
 from lrfast.lab import demo
-from lrfast.lab.demo.digits import MLP, load_digits
 from lrfast.lab.bench.numpy_steps import VARIANTS, make_step
-from lrfast.lab.demo.training import CONTESTANTS, FIRST_SEED, train
+from lrfast.lab.digits import MLP, load_digits
+from lrfast.lab.training import CONTESTANTS, FIRST_SEED, train
 
 NAMES = [contestant.name for contestant in CONTESTANTS]
 

@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 
 import lrfast
 from lrfast import schedules
-from lrfast.lab.demo.digits import MLP, load_digits
-from lrfast.lab.demo.training import BATCH, CONTESTANTS, SIZES, train
+from lrfast.lab.digits import MLP, load_digits
+from lrfast.lab.training import BATCH, CONTESTANTS, SIZES, train
 
 from cases import same_bits
 
@@ -386,8 +386,7 @@ def test_plot(tmp_path, monkeypatch):
     sweep = lrfast.find_lr(opt, f)
     sweep.plot(tmp_path / "sweep.svg")
     assert "suggestion" in (tmp_path / "sweep.svg").read_text() or (tmp_path / "sweep.svg").stat().st_size > 10_000
-    monkeypatch.delitem(sys.modules, "lrfast.lab.demo.curves", raising=False)
-    monkeypatch.delattr(lrfast, "_figures", raising=False)
+    monkeypatch.delitem(sys.modules, "lrfast.diagnose.figures")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'lrfast\[demo\]'"):
         sweep.plot(tmp_path / "other.png")

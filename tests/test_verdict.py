@@ -12,9 +12,9 @@ from threadpoolctl import threadpool_limits
 
 import lrfast
 from lrfast import SGD, Adagrad, Adam, RMSprop, schedules
-from lrfast.lab.demo.digits import MLP, load_digits
-from lrfast.lab.demo.training import SIZES
 from lrfast.diagnose.verdict import CURES, judge
+from lrfast.lab.digits import MLP, load_digits
+from lrfast.lab.training import SIZES
 
 SMALL = [1.0, 10.0]
 AWAY = [3.0, -4.0]

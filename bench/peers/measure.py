@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -13,18 +12,21 @@ from typing import Any
 
 import numpy as np
 from contract import RULES, Contender
-from run import GREEDY, HUGE, LARGE, SLOW
+from shapes import elements_of, make_arrays, shapes_of
 
 import lrfast
-from lrfast import reference
-from lrfast.lab.bench.numpy_steps import VARIANTS
 from lrfast.lab.bench._roofline import Stream
-
-from cases import elements_of, make_arrays, shapes_of
+from lrfast.lab.bench.numpy_steps import VARIANTS
+from lrfast.lab.bench.timing import take_turns
 
 SHORTEST = 2e-3  # seconds: a timing repeats its call until it takes this long, so that threads are warm
 PAUSE = 2e-3  # seconds before each timing: other libraries' threads stop waiting actively meanwhile
 WRITTEN = {"sgd": 1, "momentum": 2, "adagrad": 2, "rmsprop": 2, "adam": 3, "adamw": 3}  # arrays
+# Where a peer would take minutes, or all of them more memory than there is: what the largest cases do without.
+SLOW = ("numpy naive", "torch for-loop", "torch foreach")
+LARGE = 20_000_000  # elements
+GREEDY = ("numpy in place", "numba", "optax")
+HUGE = 100_000_000
 TOLERANCE = 2e-6  # of a parameter of size 1 after three updates in float32
 
 
@@ -59,7 +61,6 @@ def _exact_updates(rule: str, settings: dict[str, float], params: Any, grads: An
         **({"betas": (settings["beta1"], settings["beta2"])} if "beta1" in settings else {}),
         **{k: v for k, v in options.items() if k not in settings},
     )
-    assert optimizer._reference in vars(reference).values()
     with lrfast.use_isa("numpy"):
         for _ in range(updates):
             optimizer.step([g.astype(np.float64) for g in grads])
@@ -79,7 +80,7 @@ def measure(
                 contender = peer.make(name, rule, RULES[rule], [p.copy() for p in params], grads, threads)
                 contenders.append(contender)
     contenders += _streams(case, rule, grads, threads)
-    seconds = take_turns(contenders, rounds)
+    seconds = in_turns(contenders, rounds)
     streams = [times for name, times in seconds.items() if name.startswith("stream")]
     stream = [min(times) for times in zip(*streams, strict=True)]
     ours = seconds["lrfast"]
@@ -156,29 +157,18 @@ def together(parts: list[Stream]) -> Any:
     return run
 
 
-def take_turns(contenders: list[Contender], rounds: int) -> dict[str, list[float]]:
+def in_turns(contenders: list[Contender], rounds: int) -> dict[str, list[float]]:
     """Seconds per step of each contender and round."""
-    repeats = {}
-    for contender in contenders:
-        contender.step()
-        begin = time.perf_counter()
-        contender.step()
-        repeats[contender.name] = max(1, int(SHORTEST / (time.perf_counter() - begin)))
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    named = {contender.name: contender for contender in contenders}
+
+    def prepare(name: str) -> None:
+        """Lets the threads of others fall asleep, and wakes its own."""
+        time.sleep(PAUSE)
+        named[name].step()
+        named[name].prepare()
+
     gc.collect()
-    gc.disable()
-    for _ in range(rounds):
-        for contender in contenders:
-            time.sleep(PAUSE)
-            contender.step()
-            contender.prepare()
-            loop = itertools.repeat(None, repeats[contender.name])
-            begin = time.perf_counter()
-            for _ in loop:
-                contender.step()
-            seconds[contender.name].append((time.perf_counter() - begin) / repeats[contender.name])
-    gc.enable()
-    return seconds
+    return take_turns({name: contender.step for name, contender in named.items()}, rounds, SHORTEST, prepare)
 
 
 def print_case(result: dict[str, Any]) -> None:

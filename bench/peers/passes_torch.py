@@ -21,7 +21,7 @@ def adamw(params: Arrays, grads: Arrays, settings: dict[str, Any], threads: int)
     return torch.optim.AdamW(tensors, **settings, fused=True)
 
 
-class Tail:
+class StepWithOptions:
     """Clip, step, zero; with ``copies`` also write the parameters into them."""
 
     def __init__(self, optimizer: torch.optim.AdamW, clip_norm: float, *, copies: bool) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from contract import Arrays, Contender, Settings
 
-from lrfast.lab.bench import numpy_steps
+from lrfast.lab.bench.numpy_steps import Kind, make_step
 
 NAMES = ["numpy naive", "numpy in place"]
 
 
 def make(name: str, rule: str, settings: Settings, params: Arrays, grads: Arrays, threads: int) -> Contender | None:
-    kind: numpy_steps.Kind = "naive" if name == "numpy naive" else "inplace"
+    kind: Kind = "naive" if name == "numpy naive" else "inplace"
     options = {key: x for key, x in settings.items() if key not in ("beta1", "beta2", "momentum")}
-    steps = [numpy_steps.make_step(kind, rule, p, g, options) for p, g in zip(params, grads, strict=True)]
+    steps = [make_step(kind, rule, p, g, options) for p, g in zip(params, grads, strict=True)]
 
     def step() -> None:
         for update in steps:

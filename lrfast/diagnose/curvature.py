@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from .._engine.arithmetic import Array
+from .._engine.extra import import_extra
 from .._engine.optimizer import Optimizer
+from .._engine.trial import given, in_order, params_of, restored
 
 __all__ = ["extreme_curvatures"]
-
-Array = np.ndarray[Any, Any]
 
 _TOLERANCE = 1e-3  # of the largest: where an eigenvalue counts as 0
 
@@ -27,19 +28,11 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
     derivative. With ``maximize`` it is the Hessian of the negative objective. Parameters and bound gradients are
     restored, also after an error. Raises ModuleNotFoundError without SciPy.
     """
-    try:
+    with import_extra("verdict(gradient=...)", "SciPy"):
         from scipy.sparse.linalg import LinearOperator, eigsh
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "verdict(gradient=...) needs SciPy: pip install 'lrfast[demo]'", name="scipy"
-        ) from None
 
-    params, grads = optimizer._bindings.params, optimizer._bindings.grads
-    keys = optimizer._keys
-    given = params[0] if optimizer._bare else list(params) if keys is None else dict(zip(keys, params, strict=True))
+    params = params_of(optimizer)
     signs = [-1.0 if group["maximize"] else 1.0 for group in optimizer.param_groups for _ in group["params"]]
-    touched = [array for array in (*params, *(grads or ())) if array is not None]
-    saved = [array.copy() for array in touched]
     start = [param.astype(np.float64) for param in params]
     size = sum(param.size for param in params)
     norm = np.sqrt(sum(float(np.vdot(p, p)) for p in start))
@@ -50,8 +43,7 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
         for param, value in zip(params, start, strict=True):
             param[...] = value + scale * direction[offset : offset + param.size].reshape(param.shape)
             offset += param.size
-        found = gradient(given)
-        arrays = grads if found is None else optimizer._flatten("grads", found, len(params))
+        arrays = in_order(optimizer, gradient(given(optimizer)))
         if arrays is None:
             raise ValueError("gradient: expected gradients like those that step takes, got None and none are bound")
         flat = [
@@ -66,7 +58,7 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
         curved: Array = change / (2 * h) * np.linalg.norm(vector)
         return curved
 
-    try:
+    with restored(optimizer):
         if size == 1:
             smallest = largest = float(product(np.ones(1))[0])
         else:
@@ -77,7 +69,4 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
                 for end in ("SA", "LA")
             )
             smallest, largest = (float(end[0]) for end in ends)
-    finally:
-        for array, value in zip(touched, saved, strict=True):
-            array[...] = value
     return smallest, largest, _TOLERANCE * max(abs(smallest), abs(largest))

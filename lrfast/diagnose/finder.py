@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._engine import checks
-from .._engine.buffers import Array
-from .._engine.optimizer import Optimizer, _value_at
+from .._engine import checks, trial
+from .._engine.arithmetic import Array
+from .._engine.extra import import_extra
+from .._engine.optimizer import Optimizer
 
 __all__ = ["Sweep", "find_lr"]
 
@@ -52,13 +52,11 @@ class Sweep:
     def plot(self, path: str | Path) -> None:
         """Draw losses, suggestion and edge into a file; its suffix (.svg, .png, .pdf) decides the format.
 
-        Raises ImportError without matplotlib, which the extra ``demo`` brings.
+        Raises ModuleNotFoundError without matplotlib, which the extra ``demo`` brings.
         """
-        try:
-            from ..lab.demo.curves import draw_sweep
-        except ImportError as error:
-            raise ImportError("plot: expected matplotlib to be installed; pip install 'lrfast[demo]'") from error
-        draw_sweep(self, Path(path))
+        with import_extra("Sweep.plot", "matplotlib"):
+            from .figures import draw_sweep
+        draw_sweep(self.lrs, self.losses, self.smoothed, self.suggestion, self.edge, Path(path))
 
 
 def find_lr(
@@ -96,8 +94,8 @@ def find_lr(
     """
     _check_arguments(opt, loss_and_grads, lr_min, lr_max, steps)
     lrs = np.geomspace(lr_min, lr_max, steps)
-    with _twin(opt) as twin:
-        ratios = _ratios(twin, opt)
+    with trial.twin(opt, without="lr") as twin:
+        ratios = _ratios(opt)
         sign = -1.0 if all(group["maximize"] for group in opt.param_groups) else 1.0
         run = _Run(twin, loss_and_grads, sign)
         with np.errstate(all="ignore"):  # a loss that overflows is what the sweep is looking for
@@ -158,9 +156,8 @@ class _Run:
 
     def _evaluate(self) -> tuple[float, Any]:
         answer = self._loss_and_grads()
-        bound = self._twin._bindings.grads is not None
         loss, grads = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
-        if grads is None and not bound:
+        if grads is None and trial.bound_grads(self._twin) is None:
             raise ValueError(
                 "loss_and_grads: expected (loss, grads), because no gradients were bound at construction; "
                 f"got {answer!r:.80}"
@@ -171,37 +168,10 @@ class _Run:
             raise TypeError(f"loss_and_grads: expected a number as loss, got {loss!r:.80}") from None
 
 
-@contextmanager
-def _twin(opt: Optimizer) -> Iterator[Optimizer]:
-    """An optimizer of the same parameters and gradients with states, settings and counts of its own, no schedule of
-    the lr, and statistics on. Afterwards the arrays that both share are as they were."""
-    opt._plan.acquire()
-    try:
-        opt._plan.refresh_changed()
-        saved = opt._snapshot()
-        attributes = saved["attributes"]
-        attributes["_param_groups"] = [dict(group) for group in opt.param_groups]
-        attributes["_schedules"] = [{k: s for k, s in group.items() if k != "lr"} for group in opt._schedules]
-        attributes["_tail"] = replace(opt._tail, ema=None, nonfinite="skip", every=1, norms=False)
-        twin = object.__new__(type(opt))
-        twin.__setstate__(saved)
-        bound = opt._bindings
-        written = (*bound.params, *(bound.outputs.copies or ()), *(bound.grads or ()))
-        shared = [x for x in written if x is not None and x.flags.writeable]
-        copies = [array.copy() for array in shared]
-        try:
-            yield twin
-        finally:
-            for array, copy in zip(shared, copies, strict=True):
-                array[...] = copy
-    finally:
-        opt._plan.release()
-
-
-def _ratios(twin: Optimizer, opt: Optimizer) -> list[float]:
+def _ratios(opt: Optimizer) -> list[float]:
     """The learning rates of the groups in the next update, relative to the largest."""
     lrs = [
-        _value_at("lr", schedules["lr"], opt.updates) if "lr" in schedules else group["lr"]
+        trial.schedule_value(schedules, "lr", opt.updates) if "lr" in schedules else group["lr"]
         for group, schedules in zip(opt.param_groups, opt.schedules, strict=True)
     ]
     largest = max(lrs)

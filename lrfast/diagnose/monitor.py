@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .._engine.extra import import_extra
 from .._engine.optimizer import Optimizer
 from .verdict import WINDOW, Verdict, judge
 
@@ -44,7 +45,7 @@ class Monitor:
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an optimizer of lrfast, got {type(optimizer).__name__}")
-        if optimizer._tail.norms or not optimizer._tail.every:
+        if optimizer.stats.norms or not optimizer.stats.every:
             optimizer.stats = True
         self._optimizer = optimizer
         self._latest: list[dict[str, Any]] = []
@@ -67,10 +68,10 @@ class Monitor:
         seen = (optimizer.updates, optimizer.skipped)
         if seen == self._seen:
             raise ValueError("update: expected a step() of the optimizer since the last update, there was none")
-        if not optimizer._tail.every:
+        report, stats = optimizer.report, optimizer.stats
+        if not stats.every:
             raise ValueError("update: expected statistics, which were turned off; set optimizer.stats = True")
         self._seen = seen
-        report, stats = optimizer.report, optimizer.stats
         measured: dict[str, float] = {}
         if not report.skipped:
             if not len(stats) or stats.updates != optimizer.updates:
@@ -147,12 +148,6 @@ class Monitor:
         """
         if not self.records:
             raise ValueError("plot: expected at least one record, got none; call update(loss) after each step")
-        try:
-            from .figures import draw
-        except ModuleNotFoundError as error:
-            if error.name is None or not error.name.startswith("matplotlib"):
-                raise
-            raise ModuleNotFoundError(
-                "Monitor.plot needs matplotlib: pip install 'lrfast[demo]'", name=error.name
-            ) from None
-        draw(self.records, Path(path))
+        with import_extra("Monitor.plot", "matplotlib"):
+            from .figures import draw_run
+        draw_run(self.records, Path(path))

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CURES", "Verdict", "judge"]
+from .._engine.arithmetic import Array
 
-Array = np.ndarray[Any, Any]
+__all__ = ["CURES", "Verdict", "judge"]
 
 FEWEST = 10  # records to judge, also the number of blocks that a window is cut into
 FEWEST_NOISY = 100  # records to judge a run by its noise, or as a straight line
@@ -197,15 +197,15 @@ def _burst(run: _Run, quiet: slice, peak: int) -> str:
 
 
 def _critical(run: _Run) -> tuple[str, str] | None:
-    tail = slice(run.count - max((run.count - run.window.start) // 4, 3), None)
-    now, most = float(np.median(run.grad_norm[tail])), _usual_height(run.grad_norm)
-    loss = float(np.median(run.loss[tail]))
+    end = slice(run.count - max((run.count - run.window.start) // 4, 3), None)
+    now, most = float(np.median(run.grad_norm[end])), _usual_height(run.grad_norm)
+    loss = float(np.median(run.loss[end]))
     fallen = _usual_height(run.loss) - loss
-    promised = max(-float(np.median(run.column("dot")[tail])), 0.0)
-    kept = run.kept(tail)
+    promised = max(-float(np.median(run.column("dot")[end])), 0.0)
+    kept = run.kept(end)
     distance = max(1 / (1 - kept), 1.0) if kept < 1 else np.inf
     remaining = promised * min(distance / 2, run.steps)
-    reach = now * float(np.median(run.column("param_norm")[tail]))
+    reach = now * float(np.median(run.column("param_norm")[end]))
     run.note(grad_norm=now, grad_norm_before=most, loss_fall=fallen, loss_remaining=remaining)
     arrived = now <= SMALL_GRADIENT * most and remaining <= REMAINING * fallen
     if not arrived and now > 0 and reach > REMAINING * abs(loss):

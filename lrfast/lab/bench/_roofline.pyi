@@ -1,4 +1,4 @@
-from ._bindings import Array
+from ..._engine.arithmetic import Array
 
 class Stream:
     def __init__(self, isa: str, tensors: list[tuple[Array, list[Array]]]) -> None: ...

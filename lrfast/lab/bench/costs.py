@@ -21,10 +21,11 @@ import numpy as np
 
 import lrfast
 
-from .. import bench
-from ... import config
-from ..._engine import threads
-from . import numpy_steps
+from ..._engine.threads import default_threads
+from .numpy_steps import VARIANTS, make_step
+from .timing import take_turns
+
+__all__ = ["Cost", "measure"]
 
 _LARGE_BLOCK = 5e-3  # seconds per timing on several threads: long beside the 30 us that waking one takes
 _THREAD_SIZES = (1, 1_024, 16_384, 65_536, 100_000, 262_144, 400_000, 1_000_000, 4_000_000)
@@ -57,14 +58,14 @@ class Cost:
 
 def measure(rounds: int) -> Iterator[Cost]:
     """All rows, one after the other. None without compiled kernels."""
-    if config.core() is None:
+    if lrfast.isa() == "numpy":
         return
     with lrfast.num_threads(1):
         yield from _calls(rounds)
         yield from _schedules(rounds)
         yield from _many_tensors(rounds)
         yield from _dead_gradients(rounds)
-    processors = threads.default_threads({})
+    processors = default_threads({})
     if processors >= 2:
         with lrfast.num_threads(2):
             yield _idle()
@@ -76,23 +77,17 @@ def measure(rounds: int) -> Iterator[Cost]:
     yield _import(rounds)
 
 
-def line(cost: Cost) -> str:
-    """The row for people."""
-    goal = "" if cost.goal is None else f"  (at most {cost.goal:g}{', missed' if cost.value > cost.goal else ''})"
-    return f"  {cost.name:<82} {cost.value:>8.3g} {cost.unit}{goal}"
-
-
 def _calls(rounds: int) -> Iterator[Cost]:
     for rule, size in product(("sgd", "adam"), (1, 1_024)):
         bound, free, numpy = (_arrays(1, size) for _ in range(3))
-        name, settings = numpy_steps.VARIANTS[rule]
+        name, settings = VARIANTS[rule]
         free_step = _optimizer(rule, free[0]).step
         contenders: dict[str, Callable[[], None]] = {
             "bound step()": _optimizer(rule, *bound).step,
             "step(grads)": partial(free_step, free[1]),
-            "in-place NumPy": numpy_steps.make_step("inplace", rule, numpy[0][0], numpy[1][0], settings),
+            "in-place NumPy": make_step("inplace", rule, numpy[0][0], numpy[1][0], settings),
         }
-        seconds = bench.take_turns(contenders, rounds)
+        seconds = take_turns(contenders, rounds)
         for key, times in seconds.items():
             yield Cost(f"{name}, {_some(size, 'element')}: {key}", median(times) * 1e6, "us")
 
@@ -104,7 +99,7 @@ def _schedules(rounds: int) -> Iterator[Cost]:
         for lr in (1e-6, schedule):
             params, grads = _arrays(groups, 1)
             contenders[str(lr)] = lrfast.Adam([{"params": [p]} for p in params], grads=grads, lr=lr).step
-        fixed, scheduled = bench.take_turns(contenders, rounds).values()
+        fixed, scheduled = take_turns(contenders, rounds).values()
         extra = median(b - a for a, b in zip(fixed, scheduled, strict=True)) / groups
         yield Cost(f"cosine lr instead of a number, {_some(groups, 'group')}: extra per group", extra * 1e6, "us", 1.0)
 
@@ -118,11 +113,11 @@ def _many_tensors(rounds: int) -> Iterator[Cost]:
         written = [[p, *_state_arrays(s)] for p, s in zip(params, optimizer.state, strict=True)]
         tensors = list(zip(grads, written, strict=True))
         streams = {isa: Stream(isa, tensors) for isa in lrfast.available_isas() if isa != "numpy"}
-        seconds = bench.take_turns({"step": optimizer.step, **streams}, rounds)
+        seconds = take_turns({"step": optimizer.step, **streams}, rounds)
         steps = seconds.pop("step")
         bare = [min(times) for times in zip(*seconds.values(), strict=True)]
         extra = median(a - b for a, b in zip(steps, bare, strict=True)) / _MANY
-        name = numpy_steps.VARIANTS[rule][0]
+        name = VARIANTS[rule][0]
         about = f"{name}, {_MANY:,} tensors of 100: per tensor, beyond a loop that streams them"
         yield Cost(about, extra * 1e9, "ns", 30.0)
 
@@ -156,7 +151,7 @@ def _two_threads(rounds: int) -> Iterator[Cost]:
     for rule, size in product(("adam", "sgd"), _THREAD_SIZES):
         ratio = _thread_ratio(rule, _arrays(1, size), 1, 2, rounds)
         goal = 1 / 1.8 if (rule, size) == ("adam", _IN_CACHE) else 1.05
-        name = numpy_steps.VARIANTS[rule][0]
+        name = VARIANTS[rule][0]
         yield Cost(f"{name}, {_some(size, 'element')}: time on 2 threads relative to 1", ratio, "x", round(goal, 3))
 
 
@@ -167,7 +162,7 @@ def _fork_and_join(rounds: int) -> Iterator[Cost]:
     """
     optimizer = _optimizer("sgd", *_arrays(96, 1))
     contenders = {"1": optimizer.step, "2": optimizer.step}
-    one, two = bench.take_turns(contenders, rounds, _LARGE_BLOCK, _use_threads).values()
+    one, two = take_turns(contenders, rounds, _LARGE_BLOCK, _use_threads).values()
     extra = median(b - a / 2 for a, b in zip(one, two, strict=True))
     about = "fork and join of 2 threads, hot (96 tensors of 1, beyond half of one thread's time)"
     yield Cost(about, extra * 1e6, "us", 5.0)
@@ -197,7 +192,7 @@ def _arrays(count: int, size: int) -> tuple[list[Any], list[Any]]:
 
 
 def _optimizer(rule: str, params: Sequence[Any], grads: Sequence[Any] | None = None) -> lrfast.Optimizer:
-    name, settings = numpy_steps.VARIANTS[rule]
+    name, settings = VARIANTS[rule]
     optimizer: lrfast.Optimizer = getattr(lrfast, name)(params, grads=grads, **{**settings, "lr": 1e-6})
     return optimizer
 
@@ -208,7 +203,7 @@ def _state_arrays(state: Any) -> list[Any]:
 
 def _ratio(contenders: dict[str, Any], rounds: int, *how: Any) -> float:
     """Time of the second relative to the first."""
-    first, second = bench.take_turns(contenders, rounds, *how).values()
+    first, second = take_turns(contenders, rounds, *how).values()
     return median(b / a for a, b in zip(first, second, strict=True))
 
 

@@ -9,15 +9,19 @@ on top and plain NumPy code does not: checks, schedules, and averages that becom
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from inspect import Parameter, signature
 from itertools import count
 from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
 
+from ... import reference
+from ..._engine.arithmetic import Array
+
 __all__ = ["VARIANTS", "Kind", "make_step"]
 
-Array = np.ndarray[Any, Any]
 Kind = Literal["naive", "inplace"]
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,15 +41,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """variant -> (name of the lrfast class, what it is constructed with): the twin of each step."""
 
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "SGD": dict(lr=1e-3, momentum=0.0, weight_decay=0.0, nesterov=False),
-    "Adagrad": dict(lr=1e-2, weight_decay=0.0, eps=1e-10, accumulate="sum"),
-    "RMSprop": dict(lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False),
-    "Adam": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, decoupled=False),
-    "AdamW": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, decoupled=True),
-    "RAdam": dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0),
-}
-
 
 def make_step(kind: Kind, variant: str, param: Array, grad: Array, settings: Mapping[str, Any]) -> Callable[[], None]:
     """A function that updates ``param`` in place from what ``grad`` then holds, once per call.
@@ -55,7 +50,13 @@ def make_step(kind: Kind, variant: str, param: Array, grad: Array, settings: Map
     """
     optimizer, options = VARIANTS[variant]
     rule = _RULES[kind][optimizer]
-    return rule(param, grad, **{**_DEFAULTS[optimizer], **options, **settings}).__next__
+    return rule(param, grad, **{**_defaults(optimizer, rule), **options, **settings}).__next__
+
+
+def _defaults(optimizer: str, rule: Callable[..., Any]) -> dict[str, Any]:
+    """Those of the specification, for what this rule can be told."""
+    known, specified = signature(rule).parameters, signature(getattr(reference, optimizer.lower())).parameters
+    return {name: s.default for name, s in specified.items() if name in known and s.default is not Parameter.empty}
 
 
 # Each rule is a generator: its states are local variables, and each update ends at a yield.
@@ -194,7 +195,7 @@ def _naive_adam(
     eps: float,
     weight_decay: float,
     amsgrad: bool,
-    decoupled: bool,
+    decoupled: bool = False,
 ) -> Iterator[None]:
     m, v, largest = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
     beta1, beta2 = betas
@@ -221,7 +222,7 @@ def _inplace_adam(
     eps: float,
     weight_decay: float,
     amsgrad: bool,
-    decoupled: bool,
+    decoupled: bool = False,
 ) -> Iterator[None]:
     m, v, largest = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
     scratch, decayed = np.empty_like(p), np.empty_like(p)
@@ -318,7 +319,7 @@ _RULES: dict[Kind, dict[str, Callable[..., Iterator[None]]]] = {
         "Adagrad": _naive_adagrad,
         "RMSprop": _naive_rmsprop,
         "Adam": _naive_adam,
-        "AdamW": _naive_adam,
+        "AdamW": partial(_naive_adam, decoupled=True),
         "RAdam": _naive_radam,
     },
     "inplace": {
@@ -326,7 +327,7 @@ _RULES: dict[Kind, dict[str, Callable[..., Iterator[None]]]] = {
         "Adagrad": _inplace_adagrad,
         "RMSprop": _inplace_rmsprop,
         "Adam": _inplace_adam,
-        "AdamW": _inplace_adam,
+        "AdamW": partial(_inplace_adam, decoupled=True),
         "RAdam": _inplace_radam,
     },
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
+from ..._engine.extra import require_extra
 from .. import lecture
-from .digits import load_digits
-from .training import CONTESTANTS, FIRST_SEED, Result, time_steps, train
+from ..digits import load_digits
+from ..training import CONTESTANTS, FIRST_SEED, Result, time_steps, train
 
 __all__ = ["run"]
 
@@ -19,9 +19,9 @@ def run(folder: Path, *, quick: bool = False) -> Path:
     means one training of 10 epochs per optimizer in place of five of 30. Everything but the times follows from fixed
     seeds. Raises SystemExit, saying what to install, if a library of the extra ``demo`` is missing.
     """
-    _require_extra()
+    require_extra("the demo", ("matplotlib", "rich", "sklearn", "threadpoolctl"))
     from .curves import draw_training
-    from ..page import write_page
+    from .index_html import write_page
 
     folder.mkdir(parents=True, exist_ok=True)
     results = _results(runs=1, epochs=10, rounds=20) if quick else _results(runs=5, epochs=30, rounds=100)
@@ -31,14 +31,6 @@ def run(folder: Path, *, quick: bool = False) -> Path:
     _print_table(results)
     print(page.resolve())
     return page
-
-
-def _require_extra() -> None:
-    missing = [module for module in ("matplotlib", "rich", "sklearn", "threadpoolctl") if find_spec(module) is None]
-    if missing:
-        raise SystemExit(
-            f"the demo needs modules that are missing here ({', '.join(missing)}): pip install 'lrfast[demo]'"
-        )
 
 
 def _results(*, runs: int, epochs: int, rounds: int) -> list[Result]:

@@ -1,4 +1,4 @@
-"""The pictures of the demo's trainings and of the range test."""
+"""The pictures of the demo's trainings."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .training import Result
-from ...diagnose.finder import Sweep
+from ...diagnose.figures import DASHED, GREY
 from ..lecture import drawing
+from ..training import Result
 
-__all__ = ["FAMILIES", "draw_sweep", "draw_training"]
+__all__ = ["FAMILIES", "draw_training"]
 
 FAMILIES = {
     "sgd": "Gradient descent",
@@ -24,8 +23,7 @@ FAMILIES = {
 }
 
 # Adam and AMSGrad lie on top of each other.
-_DASHES: tuple[Any, ...] = ("solid", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)))
-_GREY = "#c4c8cc"
+_DASHES: tuple[Any, ...] = ("solid", DASHED, (0, (2, 1.5)), (0, (7, 2, 1.5, 2)))
 
 
 def draw_training(results: Sequence[Result], folder: Path) -> None:
@@ -46,7 +44,7 @@ def _training_curves(results: Sequence[Result], quantity: str, family: str) -> F
     for result in sorted(results, key=lambda result: result.contestant.family == family):  # its own on top
         curve = result.curve(quantity)
         if result.contestant.family != family:
-            axes.plot(curve, color=_GREY, linewidth=0.9)
+            axes.plot(curve, color=GREY, linewidth=0.9)
         else:
             colour, dashes = next(styles)
             axes.plot(curve, color=colour, linestyle=dashes, linewidth=1.9, label=result.contestant.name)
@@ -60,24 +58,3 @@ def _training_curves(results: Sequence[Result], quantity: str, family: str) -> F
     axes.margins(x=0.01)
     drawing.legend_above(picture, columns=2)
     return picture
-
-
-def draw_sweep(sweep: Sweep, path: Path) -> None:
-    """Losses over the learning rate, with suggestion and edge, in the format of the suffix."""
-    with matplotlib.rc_context(drawing.STYLE):
-        picture, axes = drawing.new(3.4, legend=2)
-        colours = drawing.COLOURS
-        axes.plot(sweep.lrs, sweep.losses, color=_GREY, linewidth=0.9, label="loss")
-        axes.plot(sweep.lrs[: len(sweep.smoothed)], sweep.smoothed, color=colours[0], linewidth=2, label="smoothed")
-        for lr, name, colour in ((sweep.suggestion, "suggestion", colours[2]), (sweep.edge, "edge", colours[1])):
-            if np.isfinite(lr):
-                axes.axvline(lr, color=colour, linewidth=1.5, linestyle=_DASHES[1], label=f"{name} {lr:.2g}")
-        axes.set_xscale("log")
-        if len(sweep.smoothed):  # a loss that diverged would flatten all others
-            low, high = np.min(sweep.smoothed), np.max(sweep.smoothed)
-            margin = 0.1 * (high - low) or 1.0
-            axes.set_ylim(low - margin, high + margin)
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel("loss")
-        drawing.legend_above(picture, columns=2)
-        picture.savefig(path)

@@ -7,14 +7,22 @@ numbers, its pictures and its text. They need the extra ``demo``, importing this
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
+
+from ..._engine.extra import require_extra
 
 __all__ = ["STEPS", "run"]
 
 STEPS = (
-    *("l1_bouncing", "l2_verdict", "l3_one_rate", "l4_sigma", "l5_forgetting"),
-    *("l6_adam", "l7_burst", "l8_decay", "l9_warmup"),
+    "l1_bouncing",
+    "l2_verdict",
+    "l3_one_rate",
+    "l4_sigma",
+    "l5_forgetting",
+    "l6_adam",
+    "l7_burst",
+    "l8_decay",
+    "l9_warmup",
 )
 """The modules of the steps, in the order of the page."""
 
@@ -26,15 +34,11 @@ def run(folder: Path) -> Path:
     The same machine writes the same bytes on every run. Raises SystemExit, saying what to install, if a library of
     the extra ``demo`` is missing.
     """
-    missing = [module for module in ("matplotlib", "scipy", "sklearn", "threadpoolctl") if find_spec(module) is None]
-    if missing:
-        raise SystemExit(
-            f"the lecture needs modules that are missing here ({', '.join(missing)}): pip install 'lrfast[demo]'"
-        )
+    require_extra("the lecture", ("matplotlib", "scipy", "sklearn", "threadpoolctl"))
     import matplotlib
 
     from . import drawing
-    from .document import write_page
+    from .lecture_html import write_page
 
     folder.mkdir(parents=True, exist_ok=True)
     lessons = []

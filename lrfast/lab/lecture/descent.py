@@ -10,7 +10,8 @@ import numpy as np
 
 import lrfast
 
-from .surface import Array, Surface
+from ..._engine.arithmetic import Array
+from .surface import Surface
 
 __all__ = ["Descent", "descend"]
 

@@ -10,44 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from ...diagnose.figures import COLOURS, INK, STYLE, legend_above, new
 from .surface import LONG_BOWL, Surface
 
 __all__ = ["COLOURS", "INK", "STYLE", "contours", "legend_above", "long_bowl", "mark_ends", "new", "save", "thousands"]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499")
-"""Okabe and Ito's, told apart by everyone."""
-INK = "#1f2933"
-STYLE: Any = {
-    "axes.edgecolor": "#8a949e",
-    "axes.grid": True,
-    "axes.labelcolor": INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 10,
-    "grid.color": "#e6e9ec",
-    "legend.fontsize": 9.5,
-    "legend.frameon": False,
-    "svg.hashsalt": "lrfast",  # the same numbers give the same file
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-"""For matplotlib.rc_context around everything that is drawn."""
-
 _HEIGHTS = ("#f7fafc", "#edf2f6", "#e1e9f0", "#d3dfe9", "#c3d4e2", "#b1c7d9", "#9fbad0")
-
-
-def new(height: float = 3.0, legend: int = 0) -> tuple[Figure, Any]:
-    """A figure 4.3 inches wide with room for ``legend`` lines above; margins are fixed, so that neighbours align."""
-    figure = Figure(figsize=(4.3, height))
-    axes = figure.add_subplot()
-    figure.subplots_adjust(left=0.18, right=0.97, bottom=0.5 / height, top=1 - (0.12 + 0.22 * legend) / height)
-    return figure, axes
-
-
-def legend_above(figure: Figure, columns: int = 1) -> None:
-    """The legend of all axes in the room that new() left."""
-    figure.legend(loc="upper left", ncols=columns, handlelength=2.6, columnspacing=1.2, borderaxespad=0.2)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

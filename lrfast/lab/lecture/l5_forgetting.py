@@ -10,11 +10,12 @@ import numpy as np
 
 import lrfast
 
+from ..._engine.arithmetic import Array
 from . import drawing
 from .descent import Descent, descend
 from .lesson import Lesson, number, pictures
 from .player import Track, player
-from .surface import CRESCENT, Array
+from .surface import CRESCENT
 
 __all__ = ["RATES", "lesson", "remembering", "rmsprop", "sweep"]
 
@@ -107,7 +108,9 @@ def _tracks() -> list[Track]:
 def _draw_paths(folder: Path) -> None:
     picture, axes = drawing.new(3.4, legend=2)
     drawing.contours(axes, CRESCENT, np.linspace(-2, 2, 181), np.linspace(-0.4, 2.8, 181), range(-2, 5))
-    for name, run, colour, width in zip(_NAMES, (remembering(), rmsprop()), drawing.COLOURS[1:3], (4, 1.6), strict=True):
+    for name, run, colour, width in zip(
+        _NAMES, (remembering(), rmsprop()), drawing.COLOURS[1:3], (4, 1.6), strict=True
+    ):
         axes.plot(*run.path.T, color=colour, linewidth=width, label=name)
         axes.plot(*run.path[-1], color=colour, marker="s", markersize=6, zorder=4)
     drawing.mark_ends(axes, CRESCENT)

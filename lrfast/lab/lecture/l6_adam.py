@@ -13,12 +13,13 @@ from matplotlib.ticker import FixedFormatter, FixedLocator
 
 import lrfast
 
-from ..demo.digits import load_digits
-from ..demo.training import FIRST_SEED, Contestant, train
+from ..._engine.arithmetic import Array
+from ..digits import load_digits
+from ..training import FIRST_SEED, Contestant, train
 from . import drawing
 from .descent import descend
 from .lesson import Lesson, number, pictures, power
-from .surface import CRESCENT, LONG_BOWL, Array
+from .surface import CRESCENT, LONG_BOWL
 
 __all__ = ["BETAS", "DEFAULT", "PROBLEMS", "RATES", "betas_losses", "difference_from_rmsprop", "lesson", "sweep"]
 

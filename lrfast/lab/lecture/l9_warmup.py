@@ -10,9 +10,9 @@ import numpy as np
 import lrfast
 from lrfast import schedules
 
+from ..._engine.arithmetic import Array
 from . import drawing
 from .lesson import Lesson, pictures
-from .surface import Array
 
 __all__ = ["SEEDS", "effective_samples", "jump", "lesson", "losses"]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from contourpy import contour_generator
 
-from .surface import Array, Surface
+from ..._engine.arithmetic import Array
+from .surface import Surface
 
 __all__ = ["SCRIPT", "STYLE", "Track", "player"]
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-__all__ = ["CRESCENT", "LONG_BOWL", "SADDLE", "WIDE_BOWL", "Surface", "bowl"]
+from ..._engine.arithmetic import Array
 
-Array = np.ndarray[Any, Any]
+__all__ = ["CRESCENT", "LONG_BOWL", "SADDLE", "WIDE_BOWL", "Surface", "bowl"]
 
 
 @dataclass(frozen=True)

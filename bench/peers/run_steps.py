@@ -1,7 +1,7 @@
 """lrfast beside every other way to do the same update on this processor.
 
     make bench-peers                          # everything; about half an hour
-    python bench/peers/run.py --cases 1024 MLP --rules adam
+    python bench/peers/run_steps.py --cases 1024 MLP --rules adam
 
 Per number of threads one process runs all contenders of a case alternately. Before a rule is timed, each contender's
 result after three updates is compared with exact arithmetic; one that computes something else is reported, not timed.
@@ -19,15 +19,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from processes import environment, use_processors, versions
+
 PEERS = ("peer_lrfast", "peer_numpy", "peer_numba", "peer_torch", "peer_deepspeed", "peer_optax")
 CASES = ("1", "256", "1024", "16384", "400000", "4000000", "40000000", "100000000")
 MODELS = ("MLP", "10,000 tensors", "ResNet-50", "GPT-2 small")
-# Where a peer would take minutes, or all of them more memory than there is: what the largest cases do without.
-SLOW = ("numpy naive", "torch for-loop", "torch foreach")
-LARGE = 20_000_000  # elements
-GREEDY = ("numpy in place", "numba", "optax")
-HUGE = 100_000_000
 
 
 def main() -> int:
@@ -54,30 +50,15 @@ def main() -> int:
             subprocess.run([*command, "--rounds", str(chosen.rounds)], check=True, env=environment(threads))
             results += json.loads(answer.read_text())
     if chosen.json:
-        from lrfast.lab import bench
+        from lrfast.lab.bench.report import provenance
 
-        chosen.json.write_text(
-            json.dumps({"provenance": {**bench.provenance(), **versions()}, "results": results}, indent=1)
-        )
+        chosen.json.write_text(json.dumps({"provenance": {**provenance(), **versions()}, "results": results}, indent=1))
         print(f"\nwritten: {chosen.json}")
     return 0
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Thread numbers that are read once, at import. With one thread the process also gets just one processor."""
-    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "LRFAST_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads)), "DS_ACCELERATOR": "cpu", "JAX_PLATFORMS": "cpu"}
-
-
-def use_processors(threads: int) -> None:
-    """As many processors as threads, if there are so many."""
-    processors = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, processors[:threads] if threads <= len(processors) else processors)
-
-
 def _work(chosen: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
     use_processors(threads)
-    sys.path.insert(0, str(HERE))
     from measure import accepted, measure, print_case
 
     peers = [importlib.import_module(name) for name in chosen.peers]
@@ -89,20 +70,6 @@ def _work(chosen: argparse.Namespace, threads: int) -> list[dict[str, Any]]:
             print_case(result)
             results.append(result)
     return results
-
-
-def versions() -> dict[str, str]:
-    """The commit that is measured, and the versions of all peers."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
-    found = {"commit": commit.stdout.strip() or "unknown"}
-    for package in ("numba", "torch", "deepspeed", "jax", "optax"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What surrounds a step, beside the same in separate passes: clipping, zeroing, bfloat16 copies, statistics.
 
     make bench-peers                             # after the steps; some minutes
-    python bench/peers/tail.py --quick           # small cases, to see that it runs
-    python bench/peers/tail.py --without-torch
+    python bench/peers/run_options.py --quick    # small cases, to see that it runs
+    python bench/peers/run_options.py --without-torch
 
 AdamW, float32. Per number of threads one process runs all contenders of a row alternately; before that, everybody's
 results on a small network are compared.
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from run import environment, use_processors, versions
+from processes import environment, use_processors, versions
 
 
 def main() -> int:
@@ -34,9 +34,9 @@ def main() -> int:
     if chosen.worker:
         threads, most = chosen.threads
         use_processors(threads)
-        import tail_rows
+        import option_rows
 
-        measured = tail_rows.measure(threads, most, chosen.rounds, quick=chosen.quick, torch=not chosen.without_torch)
+        measured = option_rows.measure(threads, most, chosen.rounds, quick=chosen.quick, torch=not chosen.without_torch)
         chosen.worker.write_text(json.dumps(list(measured)))
         return 0
     rows: list[dict[str, Any]] = []
@@ -49,9 +49,9 @@ def main() -> int:
             subprocess.run(command, check=True, env=environment(threads))
             rows += json.loads(answer.read_text())
     if chosen.json:
-        from lrfast.lab import bench
+        from lrfast.lab.bench.report import provenance
 
-        chosen.json.write_text(json.dumps({"provenance": {**bench.provenance(), **versions()}, "rows": rows}, indent=1))
+        chosen.json.write_text(json.dumps({"provenance": {**provenance(), **versions()}, "rows": rows}, indent=1))
         print(f"\nwritten: {chosen.json}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The page of the demo, and what all pages share: one HTML file beside its pictures, nothing from the network."""
+"""The page of the demo, ``index.html``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 
 import lrfast
 
-from .demo.curves import FAMILIES
-from .demo.training import BATCH, SIZES, Result
+from ..frame import fill, what_ran
+from ..training import BATCH, SIZES, Result
+from .curves import FAMILIES
 
-__all__ = ["fill", "what_ran", "write_page"]
+__all__ = ["write_page"]
 
 
 def write_page(results: Sequence[Result], folder: Path) -> Path:
@@ -23,17 +24,6 @@ def write_page(results: Sequence[Result], folder: Path) -> Path:
     page = folder / "index.html"
     page.write_text(fill("lrfast: the demo", body), encoding="utf-8")
     return page
-
-
-def fill(title: str, body: str, style: str = "") -> str:
-    """A page that needs nothing from the network; ``style`` comes after its own."""
-    return _PAGE.replace("TITLE", escape(title)).replace("STYLE", style).replace("BODY", body)
-
-
-def what_ran() -> str:
-    """Which kernels, as HTML."""
-    isa = lrfast.isa()
-    return "no compiled kernels, the NumPy reference ran" if isa == "numpy" else f"{escape(isa)} kernels"
 
 
 def _introduction(results: Sequence[Result]) -> str:
@@ -144,48 +134,3 @@ def _breakable(code: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE</title>
-<style>
-:root { color-scheme: light; }
-body { margin: 0 auto; padding: 1rem; max-width: 75rem; font: 1rem/1.55 system-ui, sans-serif; color: #1f2933;
-       background: #fff; }
-h1 { font-size: 1.9rem; margin: 1rem 0; }
-h2 { font-size: 1.4rem; margin: 2.5rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #d5dade; }
-h3 { font-size: 1.1rem; margin: 1.8rem 0 .3rem; }
-h4 { font-size: .95rem; font-weight: 600; margin: .5rem 0 .3rem; }
-p { max-width: 46rem; margin: .4rem 0; }
-.small, figcaption { font-size: .9rem; color: #52606d; }
-code { font: .85em/1.4 ui-monospace, "DejaVu Sans Mono", monospace; }
-figure { margin: .8rem 0 1.5rem; }
-.panels { display: grid; gap: .8rem 1.5rem; }
-.panels img { width: 100%; max-width: 26rem; height: auto; display: block; }
-@media (min-width: 50rem) {
-  .n3 { grid-template-columns: repeat(3, 1fr); }
-  .n2 { grid-template-columns: repeat(2, 26rem); }
-}
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .8rem; border-bottom: 1px solid #e1e5e8; text-align: right; vertical-align: top; }
-thead th { font-weight: 600; font-size: .9rem; color: #52606d; vertical-align: bottom; white-space: nowrap; }
-thead th[colspan] { text-align: center; }
-tbody th { font-weight: 600; }
-th:first-child:not([colspan]) { text-align: left; }
-thead tr:last-child th { text-align: right !important; }
-tbody code { display: block; font-weight: 400; color: #52606d; }
-@media (max-width: 40rem) {
-  h1 { font-size: 1.6rem; }
-  table { width: 100%; font-size: .82rem; }
-  th, td { padding: .35rem .25rem; }
-  thead th { font-size: .8rem; }
-  tbody code { font-size: .65rem; }
-}
-STYLE</style>
-BODY
-</html>
-"""

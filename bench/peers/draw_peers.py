@@ -1,4 +1,4 @@
-"""Draws what run.py measured: python bench/peers/figures.py results.json [more.json ...] docs/
+"""Draws what run_steps.py measured: python bench/peers/draw_peers.py results.json [more.json ...] docs/
 
 Three pictures: the share of the memory's speed over size, the time of each peer relative to lrfast over size, and what
 a second thread brings over size.

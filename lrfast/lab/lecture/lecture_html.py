@@ -1,4 +1,4 @@
-"""The page of the lecture: the table of claims, then the nine lessons."""
+"""The page of the lecture, ``lecture.html``: the table of claims, then the nine lessons."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import lrfast
 
-from .. import page
-from . import player
+from ..frame import fill, what_ran
 from .lesson import Lesson
+from .player import SCRIPT, STYLE
 
 __all__ = ["write_page"]
 
@@ -18,9 +18,9 @@ __all__ = ["write_page"]
 def write_page(lessons: Sequence[Lesson], folder: Path) -> Path:
     """Write ``lecture.html`` into the folder of the pictures; returns its path."""
     body = _introduction(lessons) + "".join(_section(lesson) for lesson in lessons)
-    body += f"<script>{player.SCRIPT}</script>"
+    body += f"<script>{SCRIPT}</script>"
     path = folder / "lecture.html"
-    text = page.fill("Learning rates in nine steps", body, player.STYLE + _STYLE)
+    text = fill("Learning rates in nine steps", body, STYLE + _WORDS)
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -38,7 +38,7 @@ def _introduction(lessons: Sequence[Lesson]) -> str:
 about it, and why do decay and warm-up help? Each step is a claim, and each claim was computed when this page was
 written, by lrfast in double precision from fixed seeds. &eta; is the learning rate; &sigma; is the size of a
 parameter's gradients, by which the adaptive methods divide it; an update is one step of an optimizer.</p>
-<p class="small">Computed by <code>lrfast lecture</code>, lrfast {escape(lrfast.__version__)}: {page.what_ran()}.</p>
+<p class="small">Computed by <code>lrfast lecture</code>, lrfast {escape(lrfast.__version__)}: {what_ran()}.</p>
 <div class="scroll"><table class="words claims"><thead><tr><th scope="col"></th><th scope="col">claim</th>
 <th scope="col">measured</th><th scope="col">holds</th></tr></thead><tbody>{rows}</tbody></table></div>
 """
@@ -48,7 +48,7 @@ def _section(lesson: Lesson) -> str:
     return f'<h2 id="{lesson.name}">{lesson.name} &ensp;{lesson.title}</h2>{lesson.body}\n'
 
 
-_STYLE = """
+_WORDS = """
 .words td, .words thead tr th { text-align: left !important; }
 .words td { min-width: 3rem; }
 .claims { max-width: 68rem; }

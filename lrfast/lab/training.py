@@ -5,15 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 import lrfast
 
+from .bench.numpy_steps import VARIANTS, make_step
+from .bench.timing import take_turns
 from .digits import MLP, Digits
-from ..bench.numpy_steps import VARIANTS, make_step
 
 __all__ = [
     "BATCH",
@@ -30,12 +30,13 @@ __all__ = [
 
 SIZES = (64, 256, 128, 10)
 BATCH = 32
+_TIMING = 1e-3  # seconds: as long as a round times a contender
 FIRST_SEED = 100  # learning rates were chosen on the splits of seeds 0 to 4, so results come from others
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """An optimizer in the demo: its name there, its family, its variant in ``_numpy_steps``, its peak learning rate."""
+    """An optimizer in the demo: its name there, its family, its variant in ``numpy_steps``, its peak learning rate."""
 
     name: str
     family: str
@@ -157,11 +158,10 @@ class Result:
         return self.curve(quantity)[-1]
 
 
-def time_steps(contestant: Contestant, *, rounds: int, steps: int = 20) -> StepTime:
+def time_steps(contestant: Contestant, *, rounds: int) -> StepTime:
     """Time the step of lrfast and the same update in in-place NumPy on the demo's network, taking turns.
 
-    Both have a constant learning rate and parameters and gradients of their own. Each round times ``steps`` steps of
-    one, then of the other; the result is the median round.
+    Both have a constant learning rate and parameters and gradients of their own; the result is the median round.
     """
     ours, theirs = MLP(SIZES, 0), MLP(SIZES, 0)
     rng = np.random.default_rng(0)
@@ -179,12 +179,11 @@ def time_steps(contestant: Contestant, *, rounds: int, steps: int = 20) -> StepT
         for step in numpy_steps:
             step()
 
-    times: dict[Callable[[], None], list[float]] = {optimizer.step: [], step_numpy: []}
-    for _ in range(rounds):
-        for function, measured in times.items():
-            function()  # brings its arrays back into the cache
-            start = perf_counter()
-            for _ in range(steps):
-                function()
-            measured.append((perf_counter() - start) / steps)
-    return StepTime(*(statistics.median(measured) for measured in times.values()))
+    contenders: dict[str, Callable[[], None]] = {"lrfast": optimizer.step, "numpy": step_numpy}
+
+    def warm(contender: str) -> None:
+        """Brings its arrays back into the cache."""
+        contenders[contender]()
+
+    seconds = take_turns(contenders, rounds, _TIMING, warm)
+    return StepTime(**{contender: statistics.median(times) for contender, times in seconds.items()})

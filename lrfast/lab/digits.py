@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MLP", "Digits", "load_digits"]
+from .._engine.arithmetic import Array
 
-Array = np.ndarray[Any, Any]
+__all__ = ["MLP", "Digits", "load_digits"]
 
 _TRAIN = 1437  # of 1,797 images: four fifths
 

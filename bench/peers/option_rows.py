@@ -1,4 +1,4 @@
-"""The rows of tail.py: who takes part in each, and whether all of them compute the same."""
+"""The rows of run_options.py: who takes part in each, and whether all of them compute the same."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from contract import RULES, Arrays, Contender
-from measure import split, summary, take_turns, together
+from measure import in_turns, split, summary, together
 from passes_numpy import Passes
+from shapes import make_arrays
 
 import lrfast
 from lrfast.lab.bench._roofline import Stream
-
-from cases import make_arrays
 
 SETTINGS: dict[str, Any] = {"lr": RULES["adamw"]["lr"], "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
 MODELS = ("ResNet-50", "GPT-2 small")
@@ -32,14 +31,14 @@ def measure(threads: int, most: int, rounds: int, *, quick: bool, torch: bool) -
     def measured(title: str, name: str, make: Callable[..., list[Contender]], *arguments: Any) -> Row:
         case = QUICK[name] if quick else name
         contenders = make(case, threads, *arguments)
-        row = {"row": title, "case": case, "threads": threads, **summary(take_turns(contenders, rounds))}
+        row = {"row": title, "case": case, "threads": threads, **summary(in_turns(contenders, rounds))}
         _print(row)
         return row
 
     for model in MODELS:
-        yield measured("clip + AdamW + zero grads", model, _tails, torch, False)
+        yield measured("clip + AdamW + zero grads", model, _with_options, torch, False)
         gc.collect()
-        yield measured("clip + AdamW + zero grads + bf16 copy", model, _tails, torch, True)
+        yield measured("clip + AdamW + zero grads + bf16 copy", model, _with_options, torch, True)
         gc.collect()
     yield measured("norm pass", READ, _norm_pass)
     for name in (SINGLE, "GPT-2 small") if threads == most else (SINGLE,):
@@ -58,18 +57,18 @@ def _print(row: Row) -> None:
 # ---- rows --------------------------------------------------------------------------------------------------------
 
 
-def _tails(case: str, threads: int, torch: bool, copies: bool) -> list[Contender]:
+def _with_options(case: str, threads: int, torch: bool, copies: bool) -> list[Contender]:
     """Each with memory of its own, since each zeroes its gradients; they are filled again before each timing."""
     params, grads = make_arrays(case, 1), make_arrays(case, 2)
     halves = [np.empty(p.shape, np.uint16) for p in params] if copies else None
     optimizer = lrfast.AdamW(params, grads=grads, **SETTINGS, clip_norm=1.0, zero_grads=True, copy_to=halves)
     contenders = [Contender("lrfast", optimizer.step, lambda: params, _filler(grads))]
     if torch:
-        from passes_torch import Tail, adamw
+        from passes_torch import StepWithOptions, adamw
 
         others, other_grads = [p.copy() for p in params], [g.copy() for g in grads]
-        tail = Tail(adamw(others, other_grads, SETTINGS, threads), 1.0, copies=copies)
-        contenders.append(Contender("torch", tail, lambda: others, _filler(other_grads)))
+        step = StepWithOptions(adamw(others, other_grads, SETTINGS, threads), 1.0, copies=copies)
+        contenders.append(Contender("torch", step, lambda: others, _filler(other_grads)))
     return contenders
 
 
@@ -139,7 +138,7 @@ def _surrounded(passes: Any, step: Callable[[], object], look: Callable[[], dict
 def _compare(threads: int, torch: bool) -> None:
     """Three steps each on a small network; stops where results or statistics differ."""
     if torch:
-        ours, theirs = _tails("MLP", threads, torch, copies=True)
+        ours, theirs = _with_options("MLP", threads, torch, copies=True)
         for contender in (ours, theirs):
             for _ in range(3):
                 contender.prepare()
