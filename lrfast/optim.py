@@ -8,3 +8,8 @@ __all__ = sorted(["Optimizer", *CLASSES])
 for _cls in CLASSES.values():
     _cls.__module__ = __name__  # where users find them, and pickles
 globals().update(CLASSES)
+
+
+def all_optimizers() -> list[type[Optimizer]]:
+    """The public classes of this module, in the order of their names."""
+    return [CLASSES[name] for name in sorted(CLASSES)]

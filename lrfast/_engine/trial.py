@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from .arithmetic import Array
 from .optimizer import Optimizer
 from .settings import value_at
 
-schedule_value: Callable[[str, Any, int], Any] = value_at
+schedule_value = value_at
 
 
 def params_of(optimizer: Optimizer) -> list[Array]:

@@ -12,7 +12,7 @@ import numpy as np
 
 import lrfast
 
-from ..._engine.state import state_array
+from ..._engine.buffers import state_array
 from .numpy_steps import VARIANTS, make_step
 from .timing import take_turns
 
