@@ -1,195 +1,131 @@
-"""Writes golden.txt: what tests/c/golden.c has to print on every machine, computed by the NumPy reference.
+"""The promised bits: golden.txt has a hash for every variant, which tests/c/golden.c prints on every machine.
 
-`python tests/golden.py` writes the file anew; a change of it is a change of promised bits.
+Here the NumPy reference computes them. `python tests/golden.py` writes the file anew: what stands there keeps its
+place, what is new follows, and a change of a line is a change of promised bits.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import lrfast
-from lrfast import reference
+
+from variants import VARIANTS, Settings, lowered, rule_of
 
 FILE = Path(__file__).with_name("golden.txt")
 
 COUNT = 3109
-UPDATES = 300
+UPDATES, TAIL_UPDATES = 300, 30
 LATE_STEPS = (5000, 123_456_789, 2**40)
-TILE, LANES = 1024, 32
 DTYPES = {"f32": np.float32, "f64": np.float64}
+COPIES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
+TAIL = dict(clip_value=0.4, clip_norm=5.0, nonfinite="skip", zero_grads=True, ema=0.9, stats=True)
 
 
-class Variant(NamedTuple):
-    """`states` are arguments of the update in the order of their slots; `clip_norm` 0 is off."""
+class Case(NamedTuple):
+    """What one hash is computed for, in each dtype; ``tail``: with everything that rides along, for each copy."""
 
-    update: Callable[..., None]
-    states: tuple[str, ...]
-    settings: dict[str, Any]
-    initial: float = 0.0
+    name: str
+    cls: type[lrfast.Optimizer]
+    settings: Settings
     grad_scale: float = 1.0
     clip_norm: float = 0.0
+    tail: bool = False
 
 
-ADAM = ("exp_avg", "exp_avg_sq")
-AMSGRAD = (*ADAM, "max_exp_avg_sq")
-
-# The variants of golden.c.
-VARIANTS = {
-    "sgd": Variant(reference.sgd, (), dict(lr=1e-2)),
-    "sgd-decay-maximize": Variant(reference.sgd, (), dict(lr=1e-2, weight_decay=0.1, maximize=True)),
-    "momentum": Variant(reference.sgd, ("momentum_buffer",), dict(lr=1e-2, momentum=0.9)),
-    "momentum-low": Variant(
-        reference.sgd, ("momentum_buffer",), dict(lr=1e-2, momentum=0.3, dampening=0.5, weight_decay=0.01)
-    ),
-    "nesterov": Variant(reference.sgd, ("momentum_buffer",), dict(lr=1e-2, momentum=0.9, nesterov=True)),
-    "nesterov-maximize": Variant(
-        reference.sgd,
-        ("momentum_buffer",),
-        dict(lr=1e-2, momentum=0.4, weight_decay=0.1, nesterov=True, maximize=True),
-    ),
-    "adagrad": Variant(reference.adagrad, ("sum",), dict(lr=1e-2, eps=1e-10)),
-    "adagrad-decay": Variant(
-        reference.adagrad, ("sum",), dict(lr=1e-2, eps=1e-10, lr_decay=0.1, weight_decay=0.01), initial=0.1
-    ),
-    "adagrad-mean": Variant(
-        reference.adagrad, ("sum",), dict(lr=1e-2, eps=1e-10, lr_decay=0.01, accumulate="mean", maximize=True)
-    ),
-    "rmsprop": Variant(reference.rmsprop, ("square_avg",), dict(lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.01)),
-    "rmsprop-low": Variant(reference.rmsprop, ("square_avg",), dict(lr=1e-2, alpha=0.3, eps=1e-8)),
-    "rmsprop-first": Variant(
-        reference.rmsprop, ("square_avg",), dict(lr=1e-2, alpha=0.9, eps=1e-8, initial="first-gradient")
-    ),
-    "rmsprop-momentum": Variant(
-        reference.rmsprop,
-        ("momentum_buffer", "square_avg"),
-        dict(lr=1e-2, alpha=0.99, momentum=0.9, eps=1e-8, maximize=True),
-    ),
-    "rmsprop-momentum-first": Variant(
-        reference.rmsprop,
-        ("momentum_buffer", "square_avg"),
-        dict(lr=1e-2, alpha=0.9, momentum=0.5, eps=1e-8, initial="first-gradient"),
-    ),
-    "rmsprop-centered": Variant(
-        reference.rmsprop, ("square_avg", "grad_avg"), dict(lr=1e-2, alpha=0.9, eps=1e-8, centered=True)
-    ),
-    "rmsprop-centered-low": Variant(
-        reference.rmsprop, ("square_avg", "grad_avg"), dict(lr=1e-2, alpha=0.2, eps=1e-8, centered=True)
-    ),
-    "rmsprop-centered-momentum": Variant(
-        reference.rmsprop,
-        ("momentum_buffer", "square_avg", "grad_avg"),
-        dict(lr=1e-2, alpha=0.99, momentum=0.5, eps=1e-8, weight_decay=0.01, centered=True),
-    ),
-    "adam": Variant(reference.adam, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8)),
-    "adam-low": Variant(reference.adam, ADAM, dict(lr=1e-3, betas=(0.3, 0.4), eps=1e-8)),
-    "adam-decay-maximize": Variant(
-        reference.adam, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1, maximize=True)
-    ),
-    "adam-scaled": Variant(reference.adam, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8), grad_scale=-1.0 / 3),
-    "adam-clipped": Variant(
-        reference.adam, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8), grad_scale=0.7, clip_norm=0.5
-    ),
-    "adamw": Variant(reference.adamw, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)),
-    "amsgrad": Variant(
-        reference.adam, AMSGRAD, dict(lr=1e-3, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.01, amsgrad=True)
-    ),
-    "amsgrad-low-decoupled": Variant(
-        reference.adamw, AMSGRAD, dict(lr=1e-3, betas=(0.4, 0.5), eps=1e-8, weight_decay=0.01, amsgrad=True)
-    ),
-    "radam": Variant(reference.radam, ADAM, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)),
-    "radam-low-decoupled": Variant(
-        reference.radam,
-        ADAM,
-        dict(lr=1e-3, betas=(0.3, 0.6), eps=1e-8, weight_decay=0.1, decoupled_weight_decay=True),
-    ),
-}
-
-
-# Steps with all that rides along: optimizer and settings.
-TAIL_UPDATES = 30
-TAIL_VARIANTS: dict[str, tuple[type[lrfast.Optimizer], dict[str, Any]]] = {
-    "sgd-tail": (lrfast.SGD, dict(lr=1e-2, maximize=True)),
-    "momentum-tail": (lrfast.SGD, dict(lr=1e-2, momentum=0.9)),
-    "nesterov-tail": (lrfast.SGD, dict(lr=1e-2, momentum=0.9, nesterov=True)),
-    "adagrad-tail": (lrfast.Adagrad, dict(lr=1e-2)),
-    "rmsprop-centered-tail": (lrfast.RMSprop, dict(lr=1e-2, alpha=0.9, centered=True)),
-    "rmsprop-momentum-tail": (lrfast.RMSprop, dict(lr=1e-2, alpha=0.9, momentum=0.5)),
-    "adamw-tail": (lrfast.AdamW, dict(lr=1e-3, weight_decay=0.1)),
-    "amsgrad-tail": (lrfast.Adam, dict(lr=1e-3, betas=(0.9, 0.99), amsgrad=True)),
-    "radam-tail": (lrfast.RAdam, dict(lr=1e-3, betas=(0.9, 0.9))),
-}
-COPIES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
+def cases() -> list[Case]:
+    """Those of the variants, and two of Adam whose gradients are scaled and clipped."""
+    found = [Case(v.name, v.cls, v.settings) for v in VARIANTS.values() if v.golden]
+    found += [Case("adam-scaled", lrfast.Adam, {}, -1.0 / 3), Case("adam-clipped", lrfast.Adam, {}, 0.7, 0.5)]
+    for v in VARIANTS.values():
+        if v.tail:
+            found.append(Case(f"{v.name}-tail", v.cls, v.settings if v.tail is True else v.tail, 0.7, tail=True))
+    return found
 
 
 def text() -> str:
     """The whole file."""
-    lines = [f"{name}-{dtype} {run(v, DTYPES[dtype]):016x}\n" for name, v in VARIANTS.items() for dtype in DTYPES]
-    for name, (cls, settings) in TAIL_VARIANTS.items():
-        for copy in COPIES:
-            for dtype in DTYPES:
-                lines.append(f"{name}-{dtype}-{copy} {run_tail(cls, settings, DTYPES[dtype], COPIES[copy]):016x}\n")
-    return "".join(lines)
+    hashes = {}
+    for case in cases():
+        for dtype in DTYPES:
+            if case.tail:
+                for copy in COPIES:
+                    hashes[f"{case.name}-{dtype}-{copy}"] = run_tail(case, DTYPES[dtype], COPIES[copy])
+            else:
+                hashes[f"{case.name}-{dtype}"] = run(case, DTYPES[dtype])
+    known = list(read())
+    names = sorted(hashes, key=lambda name: known.index(name) if name in known else len(known))
+    return "".join(f"{name} {hashes[name]:016x}\n" for name in names)
 
 
-def run_tail(cls: type[lrfast.Optimizer], settings: dict[str, Any], dtype: Any, copy: Any) -> int:
+def read() -> dict[str, str]:
+    """Hash of each name, as the file has them."""
+    return dict(line.split() for line in FILE.read_text(encoding="utf-8").splitlines())
+
+
+def run(case: Case, dtype: Any) -> int:
+    """Hash of parameter and states after all updates."""
+    param = numbers(dtype, 0)
+    optimizer = case.cls(param, **case.settings, clip_norm=case.clip_norm or None)
+    with lrfast.use_isa("numpy"):
+        for t in range(1, UPDATES + len(LATE_STEPS) + 1):
+            if t > UPDATES:
+                saved = optimizer.state_dict()
+                saved["state"][0]["step"] = LATE_STEPS[t - UPDATES - 1] - 1
+                optimizer.load_state_dict(saved)
+            optimizer.step(gradient(dtype, t), grad_scale=case.grad_scale)
+    arrays = [param, *(optimizer.state[0][name] for name in rule_of(optimizer).state_names)]
+    assert all(np.isfinite(array).all() for array in arrays), "only finite numbers have the same bytes everywhere"
+    return fnv1a(arrays)
+
+
+def run_tail(case: Case, dtype: Any, copy: Any) -> int:
     """Hash of parameter, gradient and of what rode along with the updates."""
     param, grad, copy_to = numbers(dtype, 0), np.zeros(COUNT, dtype), np.zeros(COUNT, copy)
-    tail = dict(clip_value=0.4, clip_norm=5.0, nonfinite="skip", zero_grads=True, ema=0.9, stats=True)
-    optimizer = cls(param, grads=grad, copy_to=copy_to, **tail, **settings)
+    optimizer = case.cls(param, grads=grad, copy_to=copy_to, **TAIL, **case.settings)
     with lrfast.use_isa("numpy"):
         for t in range(1, TAIL_UPDATES + 1):
             grad[...] = gradient(dtype, t)
-            optimizer.step(grad_scale=0.7)
+            optimizer.step(grad_scale=case.grad_scale)
     assert optimizer.ema is not None
-    arrays = [param, grad, optimizer.ema[0], copy_to, optimizer._bindings.recorder.rows]
-    return fnv1a(b"".join(array.tobytes() for array in arrays))
+    return fnv1a([param, grad, optimizer.ema[0], copy_to, optimizer._bindings.recorder.rows])
 
 
-def run(variant: Variant, dtype: Any) -> int:
-    """Hash of parameter and states after all updates."""
-    param = numbers(dtype, 0)
-    states = {name: np.full(COUNT, variant.initial, dtype) for name in variant.states}
-    for t in range(1, UPDATES + len(LATE_STEPS) + 1):
-        grad = gradient(dtype, t)
-        scale = variant.grad_scale
-        if variant.clip_norm:
-            scale *= min(1.0, variant.clip_norm / (norm(grad, variant.grad_scale) + 1e-6))
-        step = t if t <= UPDATES else LATE_STEPS[t - UPDATES - 1]
-        variant.update(param, grad, **states, step=step, grad_scale=scale, **variant.settings)
-    arrays = [param, *states.values()]
-    assert all(np.isfinite(array).all() for array in arrays), "only finite numbers have the same bytes everywhere"
-    return fnv1a(b"".join(array.tobytes() for array in arrays))
-
-
-def norm(grad: np.ndarray, grad_scale: float) -> float:
-    """Norm as the C core adds it up: 32 lanes per tile, folded by halves; then tiles in order."""
-    total = 0.0
-    for start in range(0, len(grad), TILE):
-        tile = grad[start : start + TILE].astype(np.float64)
-        rows = np.zeros((-(-len(tile) // LANES), LANES))
-        rows.flat[: len(tile)] = tile * tile
-        lanes = reduce(np.add, rows, np.zeros(LANES))
-        while len(lanes) > 1:
-            lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
-        total += float(lanes[0])
-    return abs(grad_scale) * math.sqrt(total)
-
-
-def fnv1a(data: bytes) -> int:
-    """64-bit FNV-1a."""
+def fnv1a(arrays: list[np.ndarray]) -> int:
+    """64-bit FNV-1a of the elements' bytes, lowest first on every machine."""
     result = 0xCBF29CE484222325
-    for byte in data:
-        result = (result ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    for array in arrays:
+        for byte in array.astype(array.dtype.newbyteorder("<")).tobytes():
+            result = (result ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return result
 
 
-# ---- the numbers of tests/c/check.h --------------------------------------------------------------------------
+def write_variants(path: Path) -> None:
+    """What golden.c includes: the same cases, as lrf_group has them."""
+    path.write_text("".join(f"{{{', '.join(members(case))}}},\n" for case in cases()), encoding="utf-8")
+
+
+def members(case: Case) -> list[str]:
+    """Initialisers of one `variant` of golden.c."""
+    optimizer = case.cls(np.zeros(1), **case.settings)
+    rule, (flags, numbers) = rule_of(optimizer), lowered(optimizer)
+    group = [f".rule = {rule.id}", f".flags = {flags}", *(f".{name} = {x.hex()}" for name, x in numbers.items())]
+    initial = [float(optimizer.state[0][name][0]).hex() if name else "0" for name in rule.states]
+    return [
+        f'.name = "{case.name}"',
+        f".group = {{{', '.join(group)}}}",
+        f".initial = {{{', '.join(initial)}}}",
+        f".grad_scale = {case.grad_scale.hex()}",
+        f".clip_norm = {case.clip_norm.hex()}",
+        f".tail = {int(case.tail)}",
+    ]
+
+
+# ---- the numbers of tests/c/harness.h ------------------------------------------------------------------------
 
 
 @cache

@@ -13,7 +13,7 @@ import pytest
 import lrfast
 from lrfast import schedules
 
-from cases import f32, snapshot
+from arrays import f32, snapshot
 
 pytestmark = [
     pytest.mark.parametrize("isa", [lrfast.available_isas()[0], "numpy"]),

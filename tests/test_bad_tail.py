@@ -11,7 +11,7 @@ from test_tail import everywhere, make
 
 import lrfast
 
-from cases import snapshot
+from arrays import snapshot
 
 BAD_OPTIONS = [
     *[("clip_norm", x, ValueError) for x in (0, -1.0, np.nan, np.inf)],

@@ -10,7 +10,8 @@ import pytest
 
 import lrfast
 
-from cases import CORNERS, VARIANTS, make_grads, make_params, same_bits
+from arrays import make_grads, make_params, same_bits
+from variants import CORNERS, VARIANTS, rule_of
 
 DTYPES = [np.float32, np.float64]
 COMPILED = [isa for isa in lrfast.available_isas() if isa != "numpy"]
@@ -19,10 +20,9 @@ LENGTHS = sorted({*range(258), *(2**k + d for k in range(9, 14) for d in (-1, 0,
 
 def run(isa, variant, dtype, n, steps, settings=None, offset=0, grad_scale=1.0):
     """Parameters and states after some steps, in buffers that begin `offset` elements after a 64-byte boundary."""
-    cls, own = VARIANTS[variant]
     param = place(make_params(n, dtype), offset)
     with lrfast.use_isa(isa):
-        optimizer = cls(param, **{**own, **(settings or {})})
+        optimizer = VARIANTS[variant].make(param, **(settings or {}))
         for t in range(steps):
             optimizer.step(place(make_grads(n, dtype, seed=t), offset), grad_scale=grad_scale)
     states = [value for name, value in optimizer.state[0].items() if name != "step"]
@@ -97,12 +97,11 @@ def test_grad_scale(isa, grad_scale):
 def test_late_steps(isa):
     """Bias correction, mean and lr_decay far into a training, through the step counter of a checkpoint."""
     for variant in VARIANTS:
-        cls, settings = VARIANTS[variant]
         results = []
         for name in (isa, "numpy"):
             param = make_params(200, np.float32)
             with lrfast.use_isa(name):
-                optimizer = cls(param, **settings)
+                optimizer = VARIANTS[variant].make(param)
                 optimizer.step(make_grads(200, np.float32))
                 saved = optimizer.state_dict()
                 for step in (3, 999, 123_456, 2**24 + 1, 2**40, 2**53 + 2):
@@ -115,22 +114,22 @@ def test_late_steps(isa):
 
 def test_several_tensors_are_like_one_each():
     """One call for all tensors of all groups and both dtypes gives what single calls give."""
-    for variant, (cls, settings) in VARIANTS.items():
+    for variant in VARIANTS.values():
         sizes = [(5, np.float32), (0, np.float64), (2050, np.float64), (1, np.float32), (1024, np.float32)]
         together = [make_params(n, dtype, seed=i) for i, (n, dtype) in enumerate(sizes)]
         alone = [p.copy() for p in together]
         grads = [make_grads(n, dtype, seed=i) for i, (n, dtype) in enumerate(sizes)]
-        optimizer = cls([{"params": together[:3]}, {"params": together[3:], "lr": 0.5}], **settings)
-        singles = [cls(p, **{**settings, **({"lr": 0.5} if i >= 3 else {})}) for i, p in enumerate(alone)]
+        optimizer = variant.make([{"params": together[:3]}, {"params": together[3:], "lr": 0.5}])
+        singles = [variant.make(p, **({"lr": 0.5} if i >= 3 else {})) for i, p in enumerate(alone)]
         for _ in range(3):
             optimizer.step(grads)
             for single, grad in zip(singles, grads, strict=True):
                 single.step(grad)
-        assert all(same_bits(a, b) for a, b in zip(together, alone, strict=True)), variant
+        assert all(same_bits(a, b) for a, b in zip(together, alone, strict=True)), variant.name
 
 
 def test_functional_is_the_reference():
-    for variant, (cls, settings) in VARIANTS.items():
+    for variant, cls, settings, *_ in VARIANTS.values():
         name = cls.__name__.lower()
         options = {k: v for k, v in settings.items() if k != "initial_accumulator_value"}
         states = cls(np.zeros(300, np.float32), **settings)._bindings.states[0]
@@ -146,7 +145,7 @@ def test_functional_is_the_reference():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dead_gradients_leave_no_denormals(dtype):
-    for variant, (cls, settings) in VARIANTS.items():
+    for variant, cls, settings, *_ in VARIANTS.values():
         if cls is lrfast.Adagrad or "weight_decay" in settings:
             continue  # a sum never shrinks, and decay keeps the gradient alive
         optimizer = cls(np.ones(64, dtype), **{**settings, "lr": 1e-3})
@@ -156,7 +155,7 @@ def test_dead_gradients_leave_no_denormals(dtype):
             if name != "step":
                 saved["state"][0][name][...] = np.finfo(dtype).smallest_normal * 3
         optimizer.load_state_dict(saved)
-        for _ in range(40_000 if "beta2" in optimizer._rule_of(0).defaults else 3000):
+        for _ in range(40_000 if "beta2" in rule_of(optimizer).defaults else 3000):
             optimizer.step(np.zeros(64, dtype))
         states = [v for n, v in optimizer.state[0].items() if n not in ("step", "max_exp_avg_sq")]
         smallest = np.finfo(dtype).smallest_normal

@@ -11,7 +11,8 @@ import pytest
 import lrfast
 from lrfast import schedules
 
-from cases import VARIANTS, make_grads, make_params, same_bits
+from arrays import make_grads, make_params, same_bits
+from variants import VARIANTS
 
 
 def train(optimizer, params, first, stop):
@@ -20,9 +21,8 @@ def train(optimizer, params, first, stop):
 
 
 def make(variant, n=50):
-    cls, settings = VARIANTS[variant]
     params = [make_params(n, np.float32), make_params(n + 1, np.float64)]
-    return cls(params, **{**settings, "lr": schedules.cosine(0.1, 20).warmup(3)}), params
+    return VARIANTS[variant].make(params, lr=schedules.cosine(0.1, 20).warmup(3)), params
 
 
 def contents(optimizer):

@@ -17,7 +17,7 @@ from lrfast import schedules
 from lrfast.lab.digits import MLP, load_digits
 from lrfast.lab.training import BATCH, CONTESTANTS, SIZES, train
 
-from cases import same_bits
+from arrays import same_bits
 
 
 def quadratic(curvature, optimizer=lrfast.SGD, **settings):

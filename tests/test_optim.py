@@ -18,7 +18,7 @@ import pytest
 
 import lrfast
 
-from cases import make_grads, make_params, same_bits
+from arrays import make_grads, make_params, same_bits
 
 
 def python(code, **environment):

@@ -9,17 +9,16 @@ import pytest
 
 import lrfast
 
-from cases import VARIANTS
+from variants import VARIANTS
 
 CURVATURE = np.array([0.5, 3.0, 40.0, 7.0])
 
 
 def descend(variant, *, steps=6, tail=None, **settings):
     """(optimizer, gradients, updates without decoupled decay): of each step on L = sum CURVATURE p^2 / 2."""
-    cls, usual = VARIANTS[variant]
     param = np.array([1.0, -2.0, 0.5, 3.0])
-    optimizer = cls([param], **{**usual, "weight_decay": 0.0, **settings}, **(tail or {"stats": True}))
-    sign = -1 if usual.get("maximize") else 1
+    optimizer = VARIANTS[variant].make([param], **{"weight_decay": 0.0, **settings}, **(tail or {"stats": True}))
+    sign = -1 if VARIANTS[variant].settings.get("maximize") else 1
     grads, moves = [], []
     for _ in range(steps):
         grads.append(CURVATURE * param)

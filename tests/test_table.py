@@ -13,8 +13,8 @@ from lrfast._engine.buffers import _FLAGS, lower
 from lrfast._engine.table import RULES
 
 import toolchain
-from cases import VARIANTS, unused_rules
 from toolchain import SOURCES
+from variants import VARIANTS, unused_rules
 
 CLASSES = [getattr(optim, name) for name in optim.__all__ if name != "Optimizer"]
 NUMBERS = [
@@ -152,12 +152,12 @@ def test_statuses_are_counted_without_gaps():
 # ---- reference, classes, functions ---------------------------------------------------------------------------
 
 
-def test_every_rule_is_reached_by_the_cases():
+def test_every_rule_is_reached_by_a_variant():
     assert unused_rules() == set()
 
 
-def test_every_class_is_among_the_cases():
-    assert {cls for cls, _ in VARIANTS.values()} == set(CLASSES)
+def test_every_class_has_a_variant():
+    assert {variant.cls for variant in VARIANTS.values()} == set(CLASSES)
 
 
 def test_every_family_has_a_reference_and_a_class():

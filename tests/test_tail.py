@@ -10,7 +10,8 @@ import pytest
 
 import lrfast
 
-from cases import VARIANTS, make_grads, make_params, same_bits, snapshot
+from arrays import make_grads, make_params, same_bits, snapshot
+from variants import VARIANTS
 
 ISAS = [isa for isa in lrfast.available_isas() if isa != "numpy"]
 SIZES = (1, 33, 1024, 3001)
@@ -31,10 +32,9 @@ TAILS = {
 
 def run(isa, variant, tail, dtype, steps=4, special=False, copies=None, bad=None):
     """Everything that a few steps leave behind, as a list of arrays."""
-    cls, settings = VARIANTS[variant]
     params = [make_params(n, dtype, seed=k) if special else ordinary(n, dtype, k) for k, n in enumerate(SIZES)]
     copied = None if copies is None else [np.zeros(p.shape, copies) for p in params]
-    optimizer = cls(params, **settings, **tail, copy_to=copied)
+    optimizer = VARIANTS[variant].make(params, **tail, copy_to=copied)
     rows, numbers = [], []
     with lrfast.use_isa(isa):
         for t in range(steps):

@@ -16,7 +16,8 @@ import pytest
 import lrfast
 from lrfast._engine.threads import default_threads
 
-from cases import VARIANTS, make_grads, make_params, same_bits
+from arrays import make_grads, make_params, same_bits
+from variants import VARIANTS
 
 SIZES = [1_200_000, 5, 0, 1024, 70_001]  # elements: one that is worth waking threads for, and odd ones
 
@@ -59,10 +60,9 @@ def test_same_bits_for_any_number_of_threads(n, expected):
     with lrfast.num_threads(n):
         assert digest_after(3, *subject()) == expected
         for variant in ("momentum", "amsgrad", "rmsprop-centered-momentum"):
-            cls, settings = VARIANTS[variant]
             params = [make_params(1_100_000, dtype) for dtype in (np.float32, np.float64)]
             alone = [p.copy() for p in params]
-            optimizer, serial = cls(params, **settings), cls(alone, **settings)
+            optimizer, serial = VARIANTS[variant].make(params), VARIANTS[variant].make(alone)
             for t in range(2):
                 grads = [make_grads(p.size, p.dtype, seed=t) for p in params]
                 optimizer.step(grads)

@@ -1,6 +1,6 @@
 """The C compiler as the tests use it, and how what it makes is run.
 
-CC and CXX name the compilers, cc and c++ by default. tests/check.py runs the same tests with other compilers and sets
+CC and CXX name the compilers, cc and c++ by default. tests/rings.py runs the same tests with other compilers and sets
 LRFAST_TEST_FLAGS (added to every compilation) and LRFAST_TEST_RUNNER (which starts programs of another machine) too.
 """
 
@@ -65,10 +65,13 @@ def build_objects(directory: Path, *extra: str) -> list[Path]:
 
 
 def build_program(source: Path, objects: list[Path], directory: Path) -> Path:
-    """A program from one C file and the objects of the core; -std=c11 and every warning an error."""
+    """A program from one C file and the objects of the core; -std=c11 and every warning an error.
+
+    What is generated for it to include lies in the directory.
+    """
     program = directory / source.stem
     compiler = [*CC, *quoted_flags(), *FLAGS, *STRICT]
-    run([*compiler, f"-I{SOURCES}", source, *objects, "-pthread", "-lm", "-o", program])
+    run([*compiler, f"-I{SOURCES}", f"-I{directory}", source, *objects, "-pthread", "-lm", "-o", program])
     return program
 
 

@@ -1,5 +1,5 @@
 /* What the API says about itself, its defaults, and what a step reports. Refusals are in test_refusals.c. */
-#include "check.h"
+#include "harness.h"
 
 enum { COUNT = 5 };
 

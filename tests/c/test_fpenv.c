@@ -1,5 +1,5 @@
 /* A hostile floating-point environment changes no bit of the result, and no call leaves a trace in it. */
-#include "check.h"
+#include "harness.h"
 
 enum { COUNT = 1061, ARENA = 1 << 16 };
 

@@ -1,7 +1,7 @@
 /* No byte outside the buffers is touched: each buffer ends at a page that cannot be accessed, or begins behind one,
  * and what lies on its other side stays as it is. The gradient may only be read. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
-#include "check.h"
+#include "harness.h"
 
 #include <sys/mman.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 /* Which kernels run: the processor probe, LRFAST_ISA, lrf_set_isa. */
 #define _POSIX_C_SOURCE 200809L /* setenv */
-#include "check.h"
+#include "harness.h"
 #include "dispatch.h"
 
 static const uint32_t AVX2_LEAF7 = 1u << 5;

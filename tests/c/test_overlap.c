@@ -1,6 +1,6 @@
 /* lrf_check_overlap: across all tensors of all groups a parameter or state shares memory with nothing, a gradient
  * with other gradients. */
-#include "check.h"
+#include "harness.h"
 
 enum { TENSORS = 4, WORDS = 48, ROUNDS = 20000 };
 

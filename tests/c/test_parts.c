@@ -1,5 +1,5 @@
 /* The same bits for any number of parts, in any order of parts, on every instruction set; and what norms are. */
-#include "check.h"
+#include "harness.h"
 
 enum { TENSORS = 7, SKIPPED = 5, LARGEST = 6, ARENA = 1 << 23, MAX_GROUPS = 64, MAX_TILES = 1024 };
 

@@ -1,6 +1,6 @@
 /* The thread pool: the same bits for any number of threads and whatever happens around it. */
 #define _GNU_SOURCE
-#include "check.h"
+#include "harness.h"
 #include "pool.h"
 
 #include <dirent.h>

@@ -1,5 +1,5 @@
 /* Every refusal: its status, what the report names, and that no byte of any buffer, counter or struct changed. */
-#include "check.h"
+#include "harness.h"
 
 enum { COUNT = 8, GAP = 3 * COUNT, BUFFERS = 5 };
 

@@ -1,6 +1,6 @@
 /* What the C tests share: a check that reports and counts, and data that needs no generator of the C library. */
-#ifndef CHECK_H
-#define CHECK_H
+#ifndef HARNESS_H
+#define HARNESS_H
 
 #include <math.h>
 #include <stdarg.h>
