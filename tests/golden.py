@@ -92,7 +92,7 @@ def run_tail(case: Case, dtype: Any, copy: Any) -> int:
             grad[...] = gradient(dtype, t)
             optimizer.step(grad_scale=case.grad_scale)
     assert optimizer.ema is not None
-    return fnv1a([param, grad, optimizer.ema[0], copy_to, optimizer._bindings.recorder.rows])
+    return fnv1a([param, grad, optimizer.ema[0], copy_to, optimizer._recorder.rows])
 
 
 def fnv1a(arrays: list[np.ndarray]) -> int:

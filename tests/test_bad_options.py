@@ -192,7 +192,7 @@ def test_collections_that_are_none(isa):
     with pytest.raises(ValueError, match="unknown option 'learning_rate'"):
         lrfast.SGD([{"params": [f32()], "learning_rate": 1.0}])
     with pytest.raises(TypeError, match="base class"):
-        lrfast.Optimizer(f32(), None, {}, {})
+        lrfast.Optimizer(f32(), None, {})
 
 
 def test_mapping_of_gradients(isa):

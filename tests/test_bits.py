@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lrfast
+from lrfast._engine.specification import argument_of
 
 from arrays import make_grads, make_params, same_bits
 from variants import CORNERS, VARIANTS, rule_of
@@ -132,11 +133,11 @@ def test_functional_is_the_reference():
     for variant, cls, settings, *_ in VARIANTS.values():
         name = cls.__name__.lower()
         options = {k: v for k, v in settings.items() if k != "initial_accumulator_value"}
-        states = cls(np.zeros(300, np.float32), **settings)._bindings.states[0]
+        states = cls(np.zeros(300, np.float32), **settings)._buffers.states[0]
         results = []
         for module in (lrfast.functional, lrfast.reference):
             param = make_params(300, np.float32)
-            arguments = {cls._arguments.get(n, n): s.copy() for n, s in states.items()}
+            arguments = {argument_of(cls.spec, n): s.copy() for n, s in states.items()}
             for step in range(1, 6):
                 getattr(module, name)(param, make_grads(300, np.float32, step), **arguments, step=step, **options)
             results.append([param, *arguments.values()])

@@ -9,8 +9,9 @@ import re
 import pytest
 
 from lrfast import functional, optim, reference
-from lrfast._engine.buffers import _FLAGS, lower
-from lrfast._engine.table import RULES
+from lrfast._engine.settings import lower
+from lrfast._engine.specification import settings_of
+from lrfast._engine.table import FLAGS, RULES
 
 import toolchain
 from toolchain import SOURCES
@@ -139,7 +140,7 @@ def test_flags_are_those_of_the_header():
     text = (SOURCES / "lrfast.h").read_text()
     flags = {name: int(value) for name, value in re.findall(r"LRF_(\w+) = (\d+)", text)}
     names = {"maximize": "MAXIMIZE", "nesterov": "NESTEROV", "initial": "FIRST_GRADIENT", "accumulate": "MEAN"}
-    assert {setting: bit for setting, (_, bit) in _FLAGS.items()} == {s: flags[name] for s, name in names.items()}
+    assert {setting: flag.bit for setting, flag in FLAGS.items()} == {s: flags[name] for s, name in names.items()}
 
 
 def test_statuses_are_counted_without_gaps():
@@ -163,7 +164,7 @@ def test_every_class_has_a_variant():
 def test_every_family_has_a_reference_and_a_class():
     families = {rule.family for rule in RULES.values()}
     assert families <= set(reference.__all__)
-    assert families <= {cls._reference.__name__ for cls in CLASSES}
+    assert families <= {cls.spec.__name__ for cls in CLASSES}
 
 
 def test_every_class_has_its_functions():
@@ -174,7 +175,7 @@ def test_every_class_has_its_functions():
 @pytest.mark.parametrize("cls", CLASSES)
 def test_function_is_like_its_reference(cls):
     name = cls.__name__.lower()
-    assert cls._reference is getattr(reference, name)
+    assert cls.spec is getattr(reference, name).__wrapped__
     assert signature_of(getattr(functional, name)) == signature_of(getattr(reference, name))
     assert getattr(functional, name).__doc__ == getattr(reference, name).__doc__
 
@@ -183,20 +184,20 @@ def test_function_is_like_its_reference(cls):
 def test_settings_of_a_class_are_those_of_its_reference(cls):
     settings = defaults_of(cls.__init__, "grads")
     states = {rule.states[slot] for rule in RULES.values() for slot in range(4)} - {None}
-    options = defaults_of(cls._reference, "grad_scale", *states)
-    assert {name: value for name, value in settings.items() if name not in cls._construction_only} == options
+    options = defaults_of(cls.spec, "grad_scale", *states)
+    assert {name: value for name, value in settings.items() if name in settings_of(cls.spec)} == options
     assert next(iter(settings)) == "lr"
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_defaults_of_a_class_are_those_of_the_table(cls):
     """Except momentum: 0 in a class means a rule without it."""
-    settings = defaults_of(cls.__init__, "grads", *cls._construction_only)
-    chosen = RULES[cls._rule(cls._structure(defaults_of(cls.__init__)))]
+    settings = defaults_of(cls.__init__, "grads", *(set(defaults_of(cls.__init__)) - set(settings_of(cls.spec))))
+    chosen = RULES[cls.variant(defaults_of(cls.__init__))]
     family = [rule for rule in RULES.values() if rule.family == chosen.family]
     for rule in family:
-        renamed = cls._renamed(settings)
-        _, numbers = lower(rule, settings, renamed)
+        renamed = cls.numbers(settings)
+        numbers, _ = lower(rule, settings, renamed)
         shared = set(numbers) - {"momentum", *renamed.values()}
         assert {name: numbers[name] for name in shared} == {name: rule.defaults[name] for name in shared}, rule.name
         assert {"lr", "eps"} & set(rule.defaults) <= shared

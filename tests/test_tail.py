@@ -50,7 +50,7 @@ def run(isa, variant, tail, dtype, steps=4, special=False, copies=None, bad=None
             numbers += [report.grad_norm, report.clip_factor, report.skipped, report.updated, optimizer.updates]
             rows += [g for g in grads if g is not None]
             if len(optimizer.stats):
-                rows.append(optimizer._bindings.recorder.rows.copy())
+                rows.append(optimizer._recorder.rows.copy())
     states = [array for state in optimizer.state for name, array in state.items() if name != "step"]
     numbers += [state["step"] for state in optimizer.state]
     arrays = [*params, *states, *(optimizer.ema or []), *(copied or []), *rows, np.array(numbers, float)]
@@ -119,7 +119,7 @@ def test_the_same_bits_for_any_number_of_threads(threads):
                 optimizer.step(grads)
         report = optimizer.report
         numbers = np.array([report.grad_norm, report.clip_factor])
-        return [*params, *optimizer.ema, optimizer._bindings.recorder.rows, numbers]
+        return [*params, *optimizer.ema, optimizer._recorder.rows, numbers]
 
     assert_same(everything(threads), everything(1))
 

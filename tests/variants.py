@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lrfast
-from lrfast._engine.buffers import lower
 from lrfast._engine.table import RULES, Rule
 
 Settings = dict[str, Any]
@@ -102,13 +101,13 @@ CORNERS: list[tuple[str, Settings]] = [
 
 def rule_of(optimizer: lrfast.Optimizer) -> Rule:
     """The row of the table by which an optimizer's first group is updated."""
-    return optimizer._rule_of(0)
+    return optimizer._settings.rules[0]
 
 
 def lowered(optimizer: lrfast.Optimizer) -> tuple[int, dict[str, float]]:
     """(flags, numbers) of an optimizer's first group, as lrf_group has them."""
-    settings = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
-    return lower(rule_of(optimizer), settings, optimizer._renamed(settings))
+    numbers, flags = optimizer._settings.lowered(0)
+    return flags, numbers
 
 
 def unused_rules() -> set[str]:

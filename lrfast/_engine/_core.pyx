@@ -465,15 +465,18 @@ cdef class Plan:
         return 0
 
     cdef int step_in_numpy(self, list grads, grad_scale) except -1:
-        job = numpy_plan.run_step(self.buffers, self.settings, self.step_options, self.recorder, self.progress,
-                                  self.updates, grads, grad_scale)
+        numpy_plan.run_step(self.buffers, self.settings, self.step_options, self.recorder, self.progress, self.updates,
+                            grads, grad_scale, self.commit)
+        return 0
+
+    def commit(self, job):
+        """Counts a step that was run in NumPy."""
         self.last_report.grad_norm, self.last_report.clip_factor = job.report.grad_norm, job.report.clip_factor
         self.last_report.updated, self.last_skipped = job.report.updated, job.report.skipped
         self.skipped += job.report.skipped
         self.updates += job.completed
         if job.failure is not None:
             raise job.failure
-        return 0
 
     cdef int prepare_work(self) except -1:
         """Memory for norms and statistics of this step."""

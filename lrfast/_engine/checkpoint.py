@@ -122,7 +122,8 @@ def _read_groups(groups: Any, shape: Shape) -> list[dict[str, Any]]:
                 )
             settings[key] = group.get(key, shape.twin.absent.get(key))
         settings = own.checked({**settings, **{key: mine[key] for key in own.schedules[i]}}, where)
-        own.keep_structure(i, settings, where)
+        if key := own.other_structure(i, settings):
+            raise ValueError(f"{where}{key}: expected {mine[key]!r} as at construction, got {settings[key]!r}")
         found.append(settings)
     return found
 

@@ -169,15 +169,16 @@ def run_step(
     updates: int,
     grads: Sequence[Array | None] | None,
     grad_scale: float,
-) -> Job:
-    """One whole step on the calling thread; a completed one is counted in ``progress``."""
+    commit: Callable[[Job], None],
+) -> None:
+    """One whole step on the calling thread, and ``commit``; Ctrl-C waits for both."""
     with interrupt_deferred():
         job = Job(buffers, settings, options, recorder, progress.tolist(), updates, grads, grad_scale)
         for run in job.phases():
             run(0, 1)
         if job.completed:
             progress[:] = job.steps
-    return job
+        commit(job)
 
 
 class Plan:
@@ -232,7 +233,7 @@ class Plan:
         with self.held():
             if not self._is_current():
                 return False
-            self._commit(run_step(*self._bound(), self.progress, self.updates, grads, grad_scale))
+            run_step(*self._bound(), self.progress, self.updates, grads, grad_scale, self._commit)
             return True
 
     def phases(self, grads: Sequence[Array | None] | None, grad_scale: float) -> Iterator[Run]:

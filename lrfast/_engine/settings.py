@@ -97,17 +97,15 @@ class Settings:
         if list(self.groups[i]) != list(self.known[i]):  # a key was removed and put back
             self.known[i] = dict(self.groups[i])
 
-    def keep_structure(self, i: int, settings: Mapping[str, Any], where: str) -> None:
-        """Refuses settings of group i that would need other states, or give them another meaning."""
+    def other_structure(self, i: int, settings: Mapping[str, Any]) -> str | None:
+        """The first of these settings for group i by which it would need other states, or give them another meaning."""
         before = {**self.known[i], **self.schedules[i]}
         after = {**settings, **self.schedules[i]}
         for key in settings:
             other = key in self.family.fixed and after[key] != before[key]
             if other or self.family.variant({**before, key: after[key]}) != self.rules[i].name:
-                raise ValueError(
-                    f"{where}{key} decides which state exists or what it means and cannot change after construction; "
-                    f"expected {before[key]!r}, got {settings[key]!r}"
-                )
+                return key
+        return None
 
     def _check_edit(self, i: int, group: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         where = f"group {i}: "
@@ -126,7 +124,11 @@ class Settings:
                     f"{where}{key} follows a schedule and cannot be edited, got {group[key]!r}; to go on without it, "
                     "load the state_dict into a new optimizer"
                 )
-        self.keep_structure(i, settings, where)
+        if key := self.other_structure(i, settings):
+            raise ValueError(
+                f"{where}{key} decides which state exists or what it means and cannot change after construction; "
+                f"got {group[key]!r}"
+            )
         return settings
 
     def _refuse_unknown(self, key: str, where: str) -> None:
