@@ -50,7 +50,7 @@ class Settings:
         settings = {**self.defaults, **own}
         scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value)}
         for key, schedule in scheduled.items():
-            settings[key] = value_at(key, schedule, t)
+            settings[key] = value_at(schedule, t)
         settings = self.checked(settings, where)
         self.restore({"params": (None,) * count, **settings}, scheduled)
 
@@ -159,7 +159,7 @@ class Settings:
             group, known = self.groups[i], self.known[i]
             if group.get(key) is not known[key]:
                 self._check_edit(i, group, known)
-            value = schedule(t) if callable(schedule) else value_at(key, schedule, t)
+            value = schedule(t) if callable(schedule) else value_at(schedule, t)
             try:
                 values.append((i, key, checks.setting(key, value, self._kinds[key]), names))
             except (TypeError, ValueError) as error:
@@ -204,7 +204,7 @@ def names_of(key: str, renamed: Mapping[str, str]) -> tuple[str, ...]:
     return (renamed[key],) if key in renamed else NUMBERS_OF.get(key, ())
 
 
-def value_at(key: str, schedule: Any, t: int) -> Any:
+def value_at(schedule: Any, t: int) -> Any:
     """The value of a scheduled setting, or of a pair of which one at least is scheduled, after t completed updates."""
     if callable(schedule):
         return schedule(t)

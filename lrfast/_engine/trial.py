@@ -11,12 +11,14 @@ from .arithmetic import Array
 from .optimizer import Optimizer
 from .settings import value_at
 
-schedule_value = value_at
-
-
 def params_of(optimizer: Optimizer) -> list[Array]:
     """The parameters in order."""
     return optimizer._buffers.params
+
+
+def schedule_value(schedules: Mapping[str, Any], key: str, t: int) -> Any:
+    """What a scheduled setting of a group is after t completed updates."""
+    return value_at(schedules[key], t)
 
 
 def bound_grads(optimizer: Optimizer) -> list[Array | None] | None:
