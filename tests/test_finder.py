@@ -392,6 +392,16 @@ def test_plot(tmp_path, monkeypatch):
         sweep.plot(tmp_path / "other.png")
 
 
+def test_only_a_missing_matplotlib_is_called_so(tmp_path, monkeypatch):
+    opt, f = quadratic(5.0)
+    sweep = lrfast.find_lr(opt, f)
+    monkeypatch.setitem(sys.modules, "lrfast.diagnose.figures", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        sweep.plot(tmp_path / "sweep.svg")
+    assert caught.value.name == "lrfast.diagnose.figures"
+    assert "pip install" not in str(caught.value)
+
+
 def test_bound_gradients_may_be_read_only():
     param, memory, copy = np.array([1.0, -2.0]), np.zeros(2), np.zeros(2, "f")
     grad = memory.view()
