@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*.h src_c/*.def src_c/rules/*.h) \
 	$(wildcard lrfast/*/*.pyx lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
-.PHONY: help demo test check lint format bench bench-peers clean
+.PHONY: help demo test check lint format bench bench-against bench-peers clean
 
 help:
 	@echo "make demo    build, train on handwritten digits with every optimizer, show the result"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   lint, clang, sanitizers, header matrix, aarch64 under qemu"
 	@echo "make lint    style and types only;  make format repairs the style"
 	@echo "make bench   steps beside NumPy and the memory's speed"
+	@echo "make bench-against OLD=v0.1.0   HEAD beside another revision or wheel"
 	@echo "make bench-peers   ... and beside numba, torch, DeepSpeed and optax, in an environment of its own"
 
 demo: $(VENV)/installed
@@ -37,6 +38,9 @@ format: $(VENV)/linted
 
 bench: $(VENV)/installed
 	$(BIN)/lrfast bench $(BENCH_ARGUMENTS)
+
+bench-against: $(VENV)/installed
+	$(BIN)/python bench/before_after.py $(OLD) $(or $(NEW),HEAD) $(BENCH_ARGUMENTS)
 
 # An environment of its own for libraries that lrfast never needs; short:
 # PEER_ARGUMENTS="--rules adam --cases 1024" OPTION_ARGUMENTS=--quick
