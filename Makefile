@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*.h src_c/*.def src_c/rules/*.h) \
 	$(wildcard lrfast/*/*.pyx lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
-.PHONY: help demo test check lint format bench bench-against bench-peers clean
+.PHONY: help demo test check test-all lint format bench bench-against bench-peers clean
 
 help:
 	@echo "make demo    build, train on handwritten digits with every optimizer, show the result"
-	@echo "make test    the tests"
-	@echo "make check   lint, clang, sanitizers, header matrix, aarch64 under qemu"
+	@echo "make test    the tests, in minutes: of each big matrix the line of the day"
+	@echo "make check   lint; other compilers, sanitizers, aarch64 under qemu; a line of flags, a line of versions"
+	@echo "make test-all    every line of every matrix, in hours; goes on where it was cut off"
 	@echo "make lint    style and types only;  make format repairs the style"
 	@echo "make bench   steps beside NumPy and the memory's speed"
 	@echo "make bench-against OLD=v0.1.0   HEAD beside another revision or wheel"
@@ -23,7 +24,10 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGUMENTS)
 
 check: lint
-	$(BIN)/python tests/check.py
+	$(BIN)/python tests/rings.py check
+
+test-all: $(VENV)/installed
+	$(BIN)/python tests/rings.py all
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .
