@@ -40,6 +40,7 @@ but the first lines up to ``update_ratio``. With ``stats=k`` every k-th update i
 for d'.
 """
 
+from ._engine.recorder import Recorder as Recorder  # where pickles of 0.1.0 look for it
 from ._engine.statistics import Stats
 
 __all__ = ["Stats"]

@@ -11,7 +11,13 @@ from .buffers import Snapshot
 from .form import Form
 
 MOVED: dict[str, dict[str, str]] = {
+    "lrfast._optimizer": {"Optimizer": "lrfast._engine.optimizer:Optimizer"},
     "lrfast._tail": {"Report": "lrfast._engine.options:Report", "Tail": "lrfast._engine.options:Options"},
+    "lrfast._threads": {
+        "get_num_threads": "lrfast._engine.threads:get_num_threads",
+        "num_threads": "lrfast._engine.threads:num_threads",
+        "set_num_threads": "lrfast._engine.threads:set_num_threads",
+    },
     "lrfast._verdict": {"Verdict": "lrfast.diagnose.verdict:Verdict"},
     "lrfast.finder": {"Sweep": "lrfast.diagnose.finder:Sweep", "find_lr": "lrfast.diagnose.finder:find_lr"},
     "lrfast.monitor": {

@@ -37,6 +37,12 @@ class Stats(Mapping[Any, dict[str, Any]]):
         self._n_eff = n_eff  # (tensors, updates): the least number of gradients that sigma had seen
         self._sharpness_limit = sharpness_limit  # (tensors, lrs of the groups): None where it is not known
 
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        optimizer = saved.pop("_optimizer", None)
+        if optimizer is not None:  # pickled by 0.1.0
+            saved |= {"_n_eff": optimizer._n_eff, "_sharpness_limit": optimizer._sharpness_limit}
+        self.__dict__.update(saved)
+
     @property
     def every(self) -> int:
         """One record on every so many updates; 0: statistics are off."""
