@@ -64,7 +64,7 @@ $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py lr
 
 clean:
 	rm -rf $(VENV) build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*/*.so lrfast/*/*/*.so lrfast/_engine/_core.c lrfast/lab/bench/_roofline.c \
-		lrfast/include lrfast/lib lrfast/_build_info.json
+		lrfast/include lrfast/lib lrfast/_build_info.json lrfast/*.pyi
 
 # Built in place, so that tests and examples run on the sources as they are.
 $(VENV)/installed: $(BUILD_INPUTS)

@@ -4,8 +4,10 @@ Without a working C compiler the package installs all the same and runs on its N
 turns that into an error. Everything else is in pyproject.toml.
 """
 
+import ast
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +21,23 @@ CFLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
 
 
+def write_stubs(package):
+    """For type checkers: the names that optim, reference and functional find in rules/ when they are imported."""
+    classes, functions = [], []
+    for path in sorted((ROOT / "lrfast" / "rules").glob("[a-z]*.py")):
+        nodes = ast.parse(path.read_text(encoding="utf-8")).body
+        optimizers = [node for node in nodes if isinstance(node, ast.ClassDef) and "spec = " in ast.unparse(node)]
+        specs = {re.search(r"spec = staticmethod\((\w+)\)", ast.unparse(node))[1] for node in optimizers}
+        classes += [f"from .rules.{path.stem} import {node.name} as {node.name}\n" for node in optimizers]
+        functions += [f"from .rules.{path.stem} import {name} as {name}\n" for name in sorted(specs)]
+    base = "from ._engine.optimizer import Optimizer as Optimizer\n"
+    every = "\ndef all_optimizers() -> list[type[Optimizer]]: ...\n"
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "optim.pyi").write_text("".join([base, *classes, every]), encoding="utf-8")
+    for name in ("reference", "functional"):
+        (package / f"{name}.pyi").write_text("".join(functions), encoding="utf-8")
+
+
 class BuildWithCore(build_ext):
     """build_ext that also makes liblrfast.a; its result is told in lrfast/_build_info.json."""
 
@@ -27,6 +46,7 @@ class BuildWithCore(build_ext):
         (package / "include").mkdir(parents=True, exist_ok=True)
         for header in HEADERS:
             shutil.copy(ROOT / "src_c" / header, package / "include")
+        write_stubs(package)
         try:
             self.build_core(package)
             super().run()

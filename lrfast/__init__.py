@@ -15,13 +15,13 @@ Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW, RAdam. ``lrfast.functional`` has
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 
-from . import functional, optim, reference, schedules
+from . import functional, optim, reference, schedules, stats
 from ._engine.moved import answer_old_names
 from ._engine.threads import get_num_threads, num_threads, set_num_threads
+from ._version import __version__
 from .config import available_isas, get_include, get_library_dir, isa, show_config, use_isa
 from .diagnose.finder import find_lr
 from .diagnose.monitor import Monitor
-from ._version import __version__
 from .optim import *  # noqa: F403
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "show_config",
+    "stats",
     "use_isa",
 ]
 __all__ += optim.__all__

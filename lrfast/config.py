@@ -17,6 +17,7 @@ from ._version import __version__
 
 __all__ = ["available_isas", "get_include", "get_library_dir", "isa", "show_config", "use_isa"]
 
+
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
     """Force an instruction set inside a ``with`` block, for all threads; the bits stay the same.

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ._engine.arithmetic import Array, Moved, need, one_minus_power
+from ._engine.arithmetic import Moved, need
 from .rules import CLASSES
 
 __all__ = sorted(cls.spec.__name__ for cls in CLASSES.values())

@@ -77,7 +77,9 @@ def statements(text: str, is_cython: bool, package: str) -> Iterator[tuple[str, 
     """(absolute module, names) of each import."""
     if is_cython:
         found = re.findall(r"^\s*from (\.*)([\w.]*) c?import \(?([\w, ]+)", text, re.MULTILINE)
-        triples = [(len(dots), base, [n.split()[0] for n in names.split(",") if n.strip()]) for dots, base, names in found]
+        triples = [
+            (len(dots), base, [n.split()[0] for n in names.split(",") if n.strip()]) for dots, base, names in found
+        ]
         triples += [(0, base, []) for base in re.findall(r"^\s*c?import ([\w.]+)", text, re.MULTILINE)]
     else:
         triples = []
@@ -107,7 +109,9 @@ def wrong_imports(graph: Graph) -> list[str]:
             here, there = floor_of(name), floor_of(target)
             if here is not None and there is not None and there > here:
                 wrong.append(f"{name} (floor {here}) imports {target} (floor {there})")
-            mine, its = (next((p for p in PACKAGES_ON_THEIR_OWN if (x + ".").startswith(p + ".")), None) for x in (name, target))
+            mine, its = (
+                next((p for p in PACKAGES_ON_THEIR_OWN if (x + ".").startswith(p + ".")), None) for x in (name, target)
+            )
             if mine and its and mine != its:
                 wrong.append(f"{name} imports its neighbour {target}")
             if target.startswith(ADAPTERS) and not name.startswith(ADAPTERS):
@@ -154,7 +158,11 @@ def wrong_includes(graph: Graph) -> list[str]:
         for target in sorted(targets):
             if target.endswith(".c"):
                 wrong.append(f"{name} includes the source {target}")
-            if name in PUBLIC and target not in PUBLIC and not (name == "optimizers.def" and target.startswith("rules/")):
+            if (
+                name in PUBLIC
+                and target not in PUBLIC
+                and not (name == "optimizers.def" and target.startswith("rules/"))
+            ):
                 wrong.append(f"{name} is public and includes {target}")
             private = ("internal.h", "compiler.h", "tiles.h", *PUBLIC)
             if name.startswith(PER_ELEMENT) and not target.startswith(PER_ELEMENT) and target not in private:
@@ -193,7 +201,8 @@ def test_file_names_are_unique(folder):
     names = [
         path.name
         for path in (ROOT / folder).rglob("*.*")
-        if path.suffix in (".py", ".pyx", ".c", ".h", ".def") and path.name not in ("__init__.py", "_core.c", "_roofline.c")
+        if path.suffix in (".py", ".pyx", ".c", ".h", ".def")
+        and path.name not in ("__init__.py", "_core.c", "_roofline.c")
         if "include" not in path.parts
     ]
     assert sorted(names) == sorted(set(names))
@@ -251,7 +260,10 @@ BAD = {
         {"lrfast/_engine/checks.py": "if TYPE_CHECKING:\n    from ..rules.sgd import SGD\n"},
         "imports lrfast.rules.sgd",
     ),
-    "an arrow up in a function": ({"lrfast/rules/sgd.py": "def f():\n    from ..lab import demo\n"}, "imports lrfast.lab"),
+    "an arrow up in a function": (
+        {"lrfast/rules/sgd.py": "def f():\n    from ..lab import demo\n"},
+        "imports lrfast.lab",
+    ),
     "an arrow up in Cython": ({"lrfast/_engine/plan.pyx": "from ..rules import sgd\n"}, "imports lrfast.rules.sgd"),
     "by its full name": ({"lrfast/_engine/checks.py": "import lrfast.optim\n"}, "imports lrfast.optim"),
     "a circle": ({"lrfast/_engine/checks.py": "from . import plan\n"}, "circle"),

@@ -284,7 +284,10 @@ cdef class Plan:
     # ---- what others tell it, and ask --------------------------------------------------------------------------
 
     def set(self, Py_ssize_t index, dict settings, dict numbers, flags=None):
-        """Takes over the checked settings of a group, of which ``numbers`` have changed, for the update that is next."""
+        """Takes over the checked settings of a group, of which ``numbers`` have changed.
+
+        Without ``flags`` they are those of schedules, and good for the update that is next.
+        """
         cdef Py_ssize_t i
         if self.stepping:
             self.refuse_if_busy()
@@ -294,9 +297,10 @@ cdef class Plan:
                 self.groups[i].flags = flags
         self.settings[index] = settings
         self.known_values[index] = list(settings.values())
-        if flags is not None:
+        if flags is None:
+            self.set_at = self.updates
+        else:
             self.known_keys[index] = list(settings)
-        self.set_at = self.updates
 
     def configure(self, options, recorder):
         """Takes over options, and buffers that come or go with them."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import checks
 from .arithmetic import Array, Moved
+from .form import flatten
 from .table import Rule
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -43,6 +44,24 @@ class Snapshot:
     steps: list[int]  # completed updates of each tensor
     updates: int = 0  # completed steps of the optimizer
     skipped: int = 0
+
+    def join(self, grads: Any, copies: Any) -> None:
+        """Completes what belongs to parameters that were appended, with what came with their group."""
+        if (grads is None) != (self.grads is None):
+            expected = (
+                "none, because no gradients were" if self.grads is None else "those of the group, because all are"
+            )
+            raise ValueError(f"grads: expected {expected} bound at construction")
+        if (copies is None) != (self.copies is None):
+            raise ValueError("copy_to: expected arrays for the group exactly if the optimizer has them")
+        if self.grads is not None:
+            self.grads = [*self.grads, *flatten("grads", grads)[0]]
+        if self.copies is not None:
+            self.copies = [*self.copies, *flatten("copy_to", copies)[0]]
+            if len(self.copies) != len(self.params):
+                count = len(self.params)
+                raise ValueError(f"copy_to: expected {count} arrays, one per parameter, got {len(self.copies)}")
+        self.steps = [*self.steps, *[0] * (len(self.params) - len(self.steps))]
 
 
 class Buffers:

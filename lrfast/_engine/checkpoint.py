@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,8 @@ import numpy as np
 from . import checks
 from .arithmetic import Array
 from .buffers import Buffers
+from .family import Twin
 from .settings import Settings
-
-
-@dataclass(frozen=True)
-class Twin:
-    """How the state_dict of PyTorch's optimizer of the same name differs.
-
-    ``marks`` go into every group and tell twins apart that have the same settings; ``absent`` holds settings that
-    PyTorch lacks, with what it means; ``counts_steps``: whether its states have a step.
-    """
-
-    marks: Mapping[str, Any] = field(default_factory=dict)
-    absent: Mapping[str, Any] = field(default_factory=dict)
-    counts_steps: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,8 +110,9 @@ def _read_groups(groups: Any, shape: Shape) -> list[dict[str, Any]]:
                 )
             settings[key] = group.get(key, shape.twin.absent.get(key))
         settings = own.checked({**settings, **{key: mine[key] for key in own.schedules[i]}}, where)
-        if key := own.other_structure(i, settings):
-            raise ValueError(f"{where}{key}: expected {mine[key]!r} as at construction, got {settings[key]!r}")
+        other = own.other_structure(i, settings)
+        if other is not None:
+            raise ValueError(f"{where}{other}: expected {mine[other]!r} as at construction, got {settings[other]!r}")
         found.append(settings)
     return found
 

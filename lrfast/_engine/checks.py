@@ -43,7 +43,7 @@ def number(name: str, value: Any, where: str = "") -> float:
 
 
 def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
-    """A checked setting in its plain form. It is of the kind of its default: number, pair of numbers, switch, choice."""
+    """A checked setting in its plain form; of the kind of its default: number, pair of numbers, switch or choice."""
     if type(value) is float and 0 <= value < 1 and name in _HOLDS_BELOW_1:
         return value  # in every range; schedules pass here on every step
     if isinstance(default, tuple):

@@ -42,7 +42,10 @@ class _Moved(ModuleType):
 def answer_old_names() -> None:
     """Called once at import."""
     for module in MOVED:
-        sys.modules.setdefault(module, _Moved(module, __doc__))
+        package, _, name = module.rpartition(".")
+        stand_in = sys.modules.setdefault(module, _Moved(module, __doc__))
+        if not name.startswith("_"):
+            setattr(sys.modules[package], name, stand_in)  # lrfast.monitor.Monitor was public
 
 
 def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +53,9 @@ def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
     if "form" in saved:
         return saved
     attributes = dict(saved["attributes"])  # 0.1.0
-    own = {name: attributes.pop(name) for name in ("defaults", "_tail", "_param_groups", "_schedules", "_keys", "_bare")}
+    own = {
+        name: attributes.pop(name) for name in ("defaults", "_tail", "_param_groups", "_schedules", "_keys", "_bare")
+    }
     del attributes["_structures"], attributes["_takes_list"]
     return {
         "attributes": attributes,

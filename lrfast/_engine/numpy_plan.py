@@ -204,15 +204,20 @@ class Plan:
         self._buffers, self._groups, self._live = buffers, groups, list(groups)
         self._known: list[dict[str, Any]] = [{} for _ in groups]
         self._scheduled, self._set_at = scheduled, -1
-        self._options, self._recorder = Options(), None
+        self._options = Options()
+        self._recorder: Recorder | None = None
         self._lock, self._reason = threading.Lock(), STEPPING
 
     def set(
         self, index: int, settings: Mapping[str, Any], numbers: Mapping[str, float], flags: int | None = None
     ) -> None:
-        """Takes over the checked settings of a group, of which ``numbers`` have changed, for the update that is next."""
+        """Takes over the checked settings of a group, of which ``numbers`` have changed.
+
+        Without ``flags`` they are those of schedules, and good for the update that is next.
+        """
         self._known[index] = dict(settings)
-        self._set_at = self.updates
+        if flags is None:
+            self._set_at = self.updates
 
     def configure(self, options: Options, recorder: Recorder | None) -> None:
         """Takes over options, and buffers that come or go with them."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from . import backend, checkpoint, form, moved
-from .arithmetic import Array, Moved
+from .arithmetic import Array
 from .buffers import Buffers, Group, Snapshot, State, state_array
-from .checkpoint import Twin
+from .family import Family
 from .form import Form
 from .interrupt import interrupt_deferred
 from .options import Options, Report, StepOptions
@@ -22,15 +22,10 @@ from .recorder import Recorder
 from .settings import Settings
 from .statistics import Stats, effective_gradients
 
-__all__ = ["Number", "Optimizer", "Twin"]
-
-Number = float | Callable[[int], float]
-"""A hyper-parameter: a number, or a schedule s(t) of the completed updates t."""
-
 _REBUILT = ("_settings", "_options", "_form", "_buffers", "_plan", "_recorder", "_scheduled", "state")
 
 
-class Optimizer:
+class Optimizer(Family):
     """Base of all optimizers; use one of its subclasses.
 
     Attributes
@@ -78,44 +73,6 @@ class Optimizer:
     Raises TypeError (not an array, wrong dtype) or ValueError (shape, strides, read-only, overlap, hyper-parameter
     out of range), always before anything is written.
     """
-
-    # ---- what a class decides: its specification, and at most eight things more ------------------------------
-
-    spec: ClassVar[Callable[..., Moved]]
-    """One update in NumPy. Its keywords are settings, and those of the constructor's that an update reads."""
-    fixed: ClassVar[tuple[str, ...]] = ()
-    """Settings that decide what states mean, beside those that decide which exist (``variant``)."""
-    torch_twin: ClassVar[Twin] = Twin()
-    """How the state_dict of PyTorch's twin differs."""
-
-    @classmethod
-    def variant(cls, settings: Mapping[str, Any]) -> str:
-        """The row of the table for these settings; a schedule counts as other than 0."""
-        return cls.spec.__name__
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any], where: str) -> None:
-        """Refuses combinations; single settings are in range already."""
-
-    @classmethod
-    def numbers(cls, settings: Mapping[str, Any]) -> Mapping[str, str]:
-        """Setting -> number of the C API, where it is not the table's; depends on ``fixed`` settings alone."""
-        return {}
-
-    @classmethod
-    def initial(cls, state: str, settings: Mapping[str, Any]) -> float:
-        """What a new state is filled with."""
-        return 0.0
-
-    @classmethod
-    def sigma_decay(cls, settings: Mapping[str, Any]) -> float:
-        """Decay of the average of squares in sigma, 1 for a sum or mean of all; NaN without sigma."""
-        return math.nan
-
-    @classmethod
-    def sharpness_limit(cls, settings: Mapping[str, Any]) -> float | None:
-        """Largest curvature at which these settings are stable on a quadratic, where it is known."""
-        return None
 
     # ---- construction ----------------------------------------------------------------------------------------
 
@@ -197,7 +154,8 @@ class Optimizer:
         if self._scheduled:
             self._follow_schedules()
         while not plan.step(grads, grad_scale):
-            self._bring_up_to_date()
+            if not self._take_edits():  # then another thread has made the step of these schedules
+                self._follow_schedules()
 
     def _follow_schedules(self) -> None:
         """Writes the values of the next update into the groups, and tells the plan."""
@@ -205,14 +163,14 @@ class Optimizer:
         for i, numbers in settings.follow(plan.updates):
             plan.set(i, settings.known[i], numbers)
 
-    def _bring_up_to_date(self) -> None:
-        """Checks what was edited since the last step, and tells the plan."""
-        settings = self._settings
+    def _take_edits(self) -> bool:
+        """Checks what was edited since the last step, and tells the plan; whether there was anything."""
+        settings, found = self._settings, False
         for i, edited in settings.edited():
             settings.accept(i, edited)
             self._plan.set(i, settings.known[i], *settings.lowered(i))
-        if self._scheduled:
-            self._follow_schedules()
+            found = True
+        return found
 
     # ---- groups and state ------------------------------------------------------------------------------------
 
@@ -255,29 +213,12 @@ class Optimizer:
         if not self._form.takes_list:
             raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
         with self._plan.held():
-            self._bring_up_to_date()
+            self._take_edits()
             bound, groups = self._snapshot(), len(self._settings.groups)
-            bound.params, bound.labels, before = list(bound.params), list(bound.labels), len(bound.params)
+            bound.params, bound.labels = list(bound.params), list(bound.labels)
             try:
                 self._append_group(group, bound.params, bound.labels, self.updates)
-                if (grads is None) != (bound.grads is None):
-                    expected = (
-                        "none, because no gradients were"
-                        if grads is not None
-                        else "those of the group, because all are"
-                    )
-                    raise ValueError(f"grads: expected {expected} bound at construction")
-                if bound.grads is not None:
-                    bound.grads = [*bound.grads, *form.flatten("grads", grads)[0]]
-                if (copies is None) != (bound.copies is None):
-                    raise ValueError("copy_to: expected arrays for the group exactly if the optimizer has them")
-                if bound.copies is not None:
-                    bound.copies = [*bound.copies, *form.flatten("copy_to", copies)[0]]
-                    if len(bound.copies) != len(bound.params):
-                        raise ValueError(
-                            f"copy_to: expected {len(bound.params)} arrays, one per parameter, got {len(bound.copies)}"
-                        )
-                bound.steps += [0] * (len(bound.params) - before)
+                bound.join(grads, copies)
                 self._bind(bound)
             except BaseException:
                 self._settings.truncate(groups)

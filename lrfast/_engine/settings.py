@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, Protocol
+from functools import cache
+from typing import Any
 
 from . import checks
+from .family import Family
 from .table import FLAGS, NUMBERS_OF, RULES, Rule
-
-
-class Family(Protocol):
-    """What an optimizer class decides about its settings; :class:`lrfast.Optimizer` says more."""
-
-    __name__: str
-    fixed: tuple[str, ...]
-
-    def variant(self, settings: Mapping[str, Any]) -> str: ...
-    def check(self, settings: Mapping[str, Any], where: str) -> None: ...
-    def numbers(self, settings: Mapping[str, Any]) -> Mapping[str, str]: ...
 
 
 class Settings:
@@ -30,7 +20,7 @@ class Settings:
     checked: where a group says something else now, somebody edited it.
     """
 
-    def __init__(self, family: Family, defaults: Mapping[str, Any]) -> None:
+    def __init__(self, family: type[Family], defaults: Mapping[str, Any]) -> None:
         self.family = family
         self.defaults = dict(defaults)
         self.groups: list[dict[str, Any]] = []
@@ -124,10 +114,11 @@ class Settings:
                     f"{where}{key} follows a schedule and cannot be edited, got {group[key]!r}; to go on without it, "
                     "load the state_dict into a new optimizer"
                 )
-        if key := self.other_structure(i, settings):
+        other = self.other_structure(i, settings)
+        if other is not None:
             raise ValueError(
-                f"{where}{key} decides which state exists or what it means and cannot change after construction; "
-                f"got {group[key]!r}"
+                f"{where}{other} decides which state exists or what it means and cannot change after construction; "
+                f"got {group[other]!r}"
             )
         return settings
 
@@ -211,8 +202,8 @@ def value_at(schedule: Any, t: int) -> Any:
     return tuple(part(t) if callable(part) else part for part in schedule)
 
 
-@lru_cache(maxsize=None)
-def kinds_of(family: Any) -> dict[str, Any]:
+@cache
+def kinds_of(family: type[Family]) -> dict[str, Any]:
     """Settings of a class, with the defaults of its constructor: a setting is of the kind of its default."""
     parameters = inspect.signature(family.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "grads"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from .arithmetic import Array, Moved
@@ -13,14 +13,14 @@ Spec = Callable[..., Moved]
 _OF_A_STEP = ("step", "grad_scale")
 
 
-@lru_cache(maxsize=None)
+@cache
 def state_arguments(spec: Spec) -> tuple[str, ...]:
     """Arguments for states, after param and grad."""
     parameters = inspect.signature(spec).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)[2:]
 
 
-@lru_cache(maxsize=None)
+@cache
 def settings_of(spec: Spec) -> Mapping[str, Any]:
     """Settings that it takes, with their defaults."""
     parameters = inspect.signature(spec).parameters.values()

@@ -12,11 +12,13 @@ _RULE = re.compile(
     r"\s*STATES\((?P<states>[^)]*)\),(\s*FLAGS\((?P<flags>[^)]*)\),)?\s*DEFAULTS\((?P<defaults>[^)]*)\)\)",
     re.MULTILINE,
 )
-_RANGE = re.compile(r'^LRF_RANGE\((?P<name>\w+), "(?P<words>[^"]+)", (?P<least>[^,]+), (?P<largest>[^)]+)\)', re.MULTILINE)
+_RANGE = re.compile(
+    r'^LRF_RANGE\((?P<name>\w+), "(?P<words>[^"]+)", (?P<least>[^,]+), (?P<largest>[^)]+)\)', re.MULTILINE
+)
 _NUMBER = re.compile(
     r"^LRF_NUMBER\((?P<name>\w+), (?P<range>\w+), (?P<schedulable>\w+), (?P<setting>[^)]+)\)", re.MULTILINE
 )
-_FLAG = re.compile(r'^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+), (?P<value>[^)]+)\)', re.MULTILINE)
+_FLAG = re.compile(r"^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+), (?P<value>[^)]+)\)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Trials on a living optimizer, for those who look from above: its arrays, lent and put back; a twin that may be stepped."""
+"""Trials on a living optimizer, for those who look from above: its arrays, lent and put back; a twin to step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from .arithmetic import Array
 from .optimizer import Optimizer
 from .settings import value_at
+
 
 def params_of(optimizer: Optimizer) -> list[Array]:
     """The parameters in order."""
@@ -58,7 +59,7 @@ def twin(optimizer: Optimizer, *, without: str = "lr") -> Iterator[Optimizer]:
     The setting ``without`` follows no schedule in it; it keeps no averages, skips steps that are not finite, and all
     statistics are on. Afterwards the arrays that both share are as they were. ``optimizer`` cannot step meanwhile.
     """
-    optimizer._bring_up_to_date()
+    optimizer._take_edits()
     with optimizer._plan.held(), restored(optimizer):
         settings: Mapping[str, Any] = {
             "attributes": {},

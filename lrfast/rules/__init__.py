@@ -1,5 +1,5 @@
-"""The rules in Python, a file per family: the specification in NumPy of what ``src_c/rules/<family>.h`` computes, in the
-same order of lines and with the same names, and the classes that people use.
+"""The rules in Python, a file per family: the specification in NumPy of what ``src_c/rules/<family>.h`` computes, in
+the same order of lines and with the same names, and the classes that people use.
 
 The families are those of the table ``optimizers.def``; a new row brings its file in.
 """

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from .._engine.arithmetic import Array, Moved, decayed_lr, rounded, signed
-from .._engine.optimizer import Number, Optimizer, Twin
+from .._engine.family import Number, Twin
+from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
 from . import rmsprop
 

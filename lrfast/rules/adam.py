@@ -19,7 +19,8 @@ from .._engine.arithmetic import (
     signed,
     towards,
 )
-from .._engine.optimizer import Number, Optimizer, Twin
+from .._engine.family import Number, Twin
+from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
 
 

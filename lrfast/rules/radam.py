@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Unpack
 
 from .._engine.arithmetic import Array, Moved, one_minus_power
-from .._engine.optimizer import Number, Optimizer
+from .._engine.family import Number
+from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
 from . import adam
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Unpack
 
 from .._engine.arithmetic import Array, Moved, flush, need, rounded, signed
-from .._engine.optimizer import Number, Optimizer, Twin
+from .._engine.family import Number, Twin
+from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
 
 
