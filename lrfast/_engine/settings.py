@@ -203,7 +203,7 @@ def value_at(schedule: Any, t: int) -> Any:
 
 
 @cache
-def kinds_of(family: type[Family]) -> dict[str, Any]:
+def kinds_of(family: Any) -> dict[str, Any]:
     """Settings of a class, with the defaults of its constructor: a setting is of the kind of its default."""
     parameters = inspect.signature(family.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "grads"}
