@@ -31,7 +31,8 @@ def write_stubs(package):
         classes += [f"from .rules.{path.stem} import {node.name} as {node.name}\n" for node in optimizers]
         functions += [f"from .rules.{path.stem} import {name} as {name}\n" for name in sorted(specs)]
     base = "from ._engine.optimizer import Optimizer as Optimizer\n"
-    every = "\n__all__: list[str]\n\ndef all_optimizers() -> list[type[Optimizer]]: ...\n"
+    names = sorted(["Optimizer", *(line.split()[-1] for line in classes)])
+    every = f"\n__all__ = {names}\n\ndef all_optimizers() -> list[type[Optimizer]]: ...\n"
     package.mkdir(parents=True, exist_ok=True)
     (package / "optim.pyi").write_text("".join([base, *classes, every]), encoding="utf-8")
     for name in ("reference", "functional"):
