@@ -4,6 +4,7 @@
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t, SIZE_MAX
 from libc.math cimport NAN, isfinite
 from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 cimport numpy as cnp
@@ -23,8 +24,10 @@ cdef extern from "lrfast.h" nogil:
         uint64_t count
         uint64_t step
     ctypedef struct lrf_stats:
-        pass
+        uint32_t struct_size
+        double elements
     ctypedef struct lrf_outputs:
+        uint32_t struct_size
         void *ema
         void *copy
         void *last
@@ -35,13 +38,13 @@ cdef extern from "lrfast.h" nogil:
         lrf_tensor *tensors
         size_t count
         const lrf_outputs *outputs
-        double last_lr
     ctypedef struct lrf_options:
         uint32_t flags
         double grad_scale, clip_value, clip_norm, ema_decay
         void *work
         size_t work_size
     ctypedef struct lrf_report:
+        uint32_t struct_size
         const char *what
         size_t group, tensor
         double grad_norm, clip_factor
@@ -208,6 +211,7 @@ cdef class Plan:
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
     cdef lrf_outputs *outputs     # one per tensor
+    cdef lrf_stats *stats         # one per tensor
     cdef lrf_options options
     cdef lrf_report last_report
     cdef void *scratch
@@ -232,10 +236,15 @@ cdef class Plan:
         self.group_count = len(runs)
         self.tensor_count = len(self.params)
         self.outputs = <lrf_outputs *>calloc(max(1, self.tensor_count), sizeof(lrf_outputs))
+        self.stats = <lrf_stats *>calloc(max(1, self.tensor_count), sizeof(lrf_stats))
         self.groups = <lrf_group *>calloc(max(1, self.group_count), sizeof(lrf_group))
         self.tensors = <lrf_tensor *>calloc(max(1, self.tensor_count), sizeof(lrf_tensor))
-        if self.groups == NULL or self.tensors == NULL or self.outputs == NULL:
+        if self.groups == NULL or self.tensors == NULL or self.outputs == NULL or self.stats == NULL:
             raise MemoryError()
+        self.last_report.struct_size = sizeof(lrf_report)
+        for i in range(self.tensor_count):
+            self.outputs[i].struct_size = sizeof(lrf_outputs)
+            self.stats[i].struct_size = sizeof(lrf_stats)
         lrf_options_init(&self.options, sizeof(lrf_options))
         for i, (group, first, stop) in enumerate(runs):
             self.runs_of_group[group].append(i)
@@ -258,6 +267,7 @@ cdef class Plan:
         free(self.groups)
         free(self.tensors)
         free(self.outputs)
+        free(self.stats)
         free(self.options.work)
         free(self.scratch)
 
@@ -387,6 +397,7 @@ cdef class Plan:
         cdef bint moved = False
         cdef void *data
         cdef lrf_report report
+        report.struct_size = sizeof(report)
         if len(grads) != self.tensor_count:
             self.bindings.check_grads(grads)
         for i in range(self.tensor_count):
@@ -457,6 +468,7 @@ cdef class Plan:
             return 0
         self.updates += 1
         if recorded:
+            self.copy_stats(self.recorder.target(self.updates - 1))
             self.recorder.commit(self.updates, self.options.grad_scale, self.bindings.last_lrs)
         if self.recorder is not None:
             self.bindings.last_lrs = [settings["lr"] for settings in self.settings]
@@ -464,7 +476,6 @@ cdef class Plan:
 
     cdef bint prepare_work(self) except -1:
         """Memory for norms and statistics of this step; whether it is recorded."""
-        cdef cnp.ndarray target
         cdef Py_ssize_t i
         cdef size_t size
         cdef void *work
@@ -472,12 +483,8 @@ cdef class Plan:
         self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS)
         if recorded:
             self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
-            target = self.recorder.target(self.updates)
             for i in range(self.tensor_count):
-                self.outputs[i].stats = <lrf_stats *>cnp.PyArray_DATA(target) + i
-            for runs, last_lr in zip(self.runs_of_group, self.bindings.last_lrs):
-                for i in <list>runs:
-                    self.groups[i].last_lr = last_lr
+                self.outputs[i].stats = &self.stats[i]
         size = lrf_work_size(self.groups, self.group_count, &self.options)
         if size > self.options.work_size:
             work = realloc(self.options.work, size)
@@ -486,6 +493,14 @@ cdef class Plan:
             self.options.work = work
             self.options.work_size = size
         return recorded
+
+    cdef int copy_stats(self, cnp.ndarray target) except -1:
+        """What follows the sizes of the C structs, into the rows of a contiguous array."""
+        cdef Py_ssize_t i
+        cdef size_t size = sizeof(lrf_stats) - (<char *>&self.stats[0].elements - <char *>&self.stats[0])
+        for i in range(self.tensor_count):
+            memcpy(<char *>cnp.PyArray_DATA(target) + i * size, &self.stats[i].elements, size)
+        return 0
 
     cdef int not_done(self, lrf_status status, list grads) except -1:
         """A step that wrote nothing: skipped, or refused."""
@@ -524,6 +539,7 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     cdef lrf_options options
     cdef lrf_report report
     cdef lrf_status status
+    report.struct_size = sizeof(report)
     if not (cnp.PyArray_Check(param) and fits(param, param) and cnp.PyArray_ISCARRAY(<cnp.ndarray>param)
             and cnp.PyArray_TYPE(<cnp.ndarray>param) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and fits(grad, param)):
         check()

@@ -13,7 +13,7 @@ from ._state import state_array
 from .stats import Recorder
 
 if TYPE_CHECKING:
-    from ._bindings import Bindings, Group
+    from ._bindings import Bindings
 
 Array = np.ndarray[Any, Any]
 
@@ -105,17 +105,7 @@ def start_recording(bindings: Bindings) -> None:
     bindings.outputs.last = None
     bindings.last_lrs = [0.0 for _ in bindings.groups]
     if tail.every and not tail.norms:
-        bindings.outputs.last = [
-            None if not group.keeps_last and _is_rebuilt(group, bindings.states[i]) else state_array(param, 0.0, 3)
-            for group in bindings.groups
-            for i, param in enumerate(bindings.params[group.first : group.stop], group.first)
-        ]
-
-
-def _is_rebuilt(group: Group, states: dict[str, Array]) -> bool:
-    """Whether states tell the update that made them."""
-    none = {name: array.reshape(-1)[:0] for name, array in states.items()}
-    return group.last(none, 1, 0.0, group.settings) is not None
+        bindings.outputs.last = [state_array(param, 0.0, 3) for param in bindings.params]
 
 
 def make_outputs(

@@ -8,8 +8,9 @@ enum {
     COUNT = 3109,
     UPDATES = 300,
     TAIL_UPDATES = 30,
-    BUFFERS = 4
-}; /* COUNT: three tiles, a row of lanes, and a tail */
+    BUFFERS = 4,
+    STATISTICS = (sizeof(lrf_stats) - offsetof(lrf_stats, elements)) / sizeof(double)
+}; /* COUNT: three tiles, a row of lanes, and a rest */
 
 /* After these come single updates far into a training. */
 static const uint64_t late_steps[] = {5000, 123456789, UINT64_C(1) << 40};
@@ -99,18 +100,33 @@ static const variant variants[] = {
 
 static double memory[2 + BUFFERS][COUNT];
 
-/* 64-bit FNV-1a, continued. */
-static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t n)
+/* 64-bit FNV-1a of words of 2, 4 or 8 bytes, lowest byte first on every machine; continued. */
+static uint64_t hash_words(uint64_t hash, const void *words, size_t size, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3u;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t word = 0;
+        if (size == 8)
+            memcpy(&word, (const char *)words + 8 * i, 8);
+        if (size == 4) {
+            uint32_t half;
+            memcpy(&half, (const char *)words + 4 * i, 4);
+            word = half;
+        }
+        if (size == 2) {
+            uint16_t quarter;
+            memcpy(&quarter, (const char *)words + 2 * i, 2);
+            word = quarter;
+        }
+        for (size_t k = 0; k < size; k++, word >>= 8)
+            hash = (hash ^ (word & 0xff)) * 0x100000001b3u;
+    }
     return hash;
 }
 
 static void run(const variant *chosen, uint32_t dtype)
 {
     const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
-    const size_t bytes = COUNT * element_size(dtype);
+    const size_t size = element_size(dtype);
     double work[3 * (COUNT / 1024 + 1)];
     lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
     lrf_group group = chosen->group;
@@ -141,10 +157,10 @@ static void run(const variant *chosen, uint32_t dtype)
             put(tensor.grad, dtype, i, gradient_at(dtype, t, i));
         CHECK(lrf_step(&group, 1, &options, NULL) == LRF_OK);
     }
-    hash = hash_bytes(hash, tensor.param, bytes);
+    hash = hash_words(hash, tensor.param, size, COUNT);
     for (size_t slot = 0; slot < BUFFERS; slot++)
         if (tensor.state[slot])
-            hash = hash_bytes(hash, tensor.state[slot], bytes);
+            hash = hash_words(hash, tensor.state[slot], size, COUNT);
     printf("%s-%s %016llx\n", chosen->name, dtype == LRF_FLOAT64 ? "f64" : "f32", (unsigned long long)hash);
 }
 
@@ -153,19 +169,14 @@ static void run(const variant *chosen, uint32_t dtype)
 typedef struct tail_variant {
     const char *name;
     lrf_group group;
-    int keeps_last; /* the update before does not follow from the states */
 } tail_variant;
 
 static const tail_variant tail_variants[] = {
-    {.name = "sgd-tail", .group = {.rule = LRF_SGD, .flags = LRF_MAXIMIZE, .lr = 1e-2}, .keeps_last = 1},
+    {.name = "sgd-tail", .group = {.rule = LRF_SGD, .flags = LRF_MAXIMIZE, .lr = 1e-2}},
     {.name = "momentum-tail", .group = {.rule = LRF_MOMENTUM, .lr = 1e-2, .momentum = 0.9}},
-    {.name = "nesterov-tail",
-     .group = {.rule = LRF_MOMENTUM, .flags = LRF_NESTEROV, .lr = 1e-2, .momentum = 0.9},
-     .keeps_last = 1},
-    {.name = "adagrad-tail", .group = {.rule = LRF_ADAGRAD, .lr = 1e-2, .eps = 1e-10}, .keeps_last = 1},
-    {.name = "rmsprop-centered-tail",
-     .group = {.rule = LRF_RMSPROP_CENTERED, .lr = 1e-2, .alpha = 0.9, .eps = 1e-8},
-     .keeps_last = 1},
+    {.name = "nesterov-tail", .group = {.rule = LRF_MOMENTUM, .flags = LRF_NESTEROV, .lr = 1e-2, .momentum = 0.9}},
+    {.name = "adagrad-tail", .group = {.rule = LRF_ADAGRAD, .lr = 1e-2, .eps = 1e-10}},
+    {.name = "rmsprop-centered-tail", .group = {.rule = LRF_RMSPROP_CENTERED, .lr = 1e-2, .alpha = 0.9, .eps = 1e-8}},
     {.name = "rmsprop-momentum-tail",
      .group = {.rule = LRF_RMSPROP_MOMENTUM, .lr = 1e-2, .alpha = 0.9, .momentum = 0.5, .eps = 1e-8}},
     {.name = "adamw-tail",
@@ -179,12 +190,16 @@ static void run_tail(const tail_variant *chosen, uint32_t dtype, uint32_t copy_d
     static double ema[COUNT], last[COUNT], copy[COUNT];
     static const char *const names[] = {[LRF_FLOAT32] = "f32", [LRF_FLOAT16] = "f16", [LRF_BFLOAT16] = "bf16"};
     const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
-    const size_t bytes = COUNT * element_size(dtype);
+    const size_t size = element_size(dtype);
     double work[16 * (COUNT / 1024 + 1)];
     lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
-    lrf_stats stats;
-    const lrf_outputs outputs = {
-        .ema = ema, .copy = copy, .copy_dtype = copy_dtype, .last = chosen->keeps_last ? last : NULL, .stats = &stats};
+    lrf_stats stats = {.struct_size = sizeof stats};
+    const lrf_outputs outputs = {.struct_size = sizeof outputs,
+                                 .copy_dtype = copy_dtype,
+                                 .ema = ema,
+                                 .copy = copy,
+                                 .last = last,
+                                 .stats = &stats};
     lrf_group group = chosen->group;
     lrf_options options;
     uint64_t hash = 0xcbf29ce484222325u;
@@ -194,7 +209,6 @@ static void run_tail(const tail_variant *chosen, uint32_t dtype, uint32_t copy_d
     group.tensors = &tensor;
     group.count = 1;
     group.outputs = &outputs;
-    group.last_lr = group.lr;
     lrf_options_init(&options, sizeof options);
     options.flags = LRF_STATS | LRF_ZERO_GRADS | LRF_REQUIRE_FINITE;
     options.grad_scale = 0.7;
@@ -216,11 +230,11 @@ static void run_tail(const tail_variant *chosen, uint32_t dtype, uint32_t copy_d
             put(tensor.grad, dtype, i, gradient_at(dtype, t, i));
         CHECK(lrf_step(&group, 1, &options, NULL) == LRF_OK);
     }
-    hash = hash_bytes(hash, tensor.param, bytes);
-    hash = hash_bytes(hash, tensor.grad, bytes);
-    hash = hash_bytes(hash, ema, bytes);
-    hash = hash_bytes(hash, copy, COUNT * (copy_dtype == LRF_FLOAT32 ? 4 : 2));
-    hash = hash_bytes(hash, &stats, sizeof stats);
+    hash = hash_words(hash, tensor.param, size, COUNT);
+    hash = hash_words(hash, tensor.grad, size, COUNT);
+    hash = hash_words(hash, ema, size, COUNT);
+    hash = hash_words(hash, copy, copy_dtype == LRF_FLOAT32 ? 4 : 2, COUNT);
+    hash = hash_words(hash, &stats.elements, sizeof(double), STATISTICS);
     printf("%s-%s-%s %016llx\n", chosen->name, dtype == LRF_FLOAT64 ? "f64" : "f32", names[copy_dtype],
            (unsigned long long)hash);
 }
