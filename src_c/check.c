@@ -30,10 +30,13 @@ static int lies_in(int range, double x)
     return x >= ranges[range].least && x <= ranges[range].largest;
 }
 
+/* A number that a rule does not read may stay at its default there, 0, wherever others may lie. */
 static lrf_status check_numbers(const lrf_group *group, lrf_report *report)
 {
+    const lrf_group *const defaults = lrf_defaults_of(group->rule);
+
 #define LRF_NUMBER(name, RANGE, schedule)                                                                              \
-    if (!lies_in(RANGE, group->name))                                                                                  \
+    if (!lies_in(RANGE, group->name) && group->name != defaults->name)                                                 \
         return lrf_refuse(report, #name, LRF_BAD_NUMBER);
 #include "optimizers.def"
 #undef LRF_NUMBER

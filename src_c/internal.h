@@ -91,6 +91,9 @@ static inline const lrf_group *lrf_complete(const lrf_group *group, lrf_group *c
     return completed;
 }
 
+/* table.c: the numbers of a group that lrf_group_init fills in for a rule of the table. */
+LRF_HIDDEN const lrf_group *lrf_defaults_of(uint32_t rule);
+
 /* Row of the table by id; NULL if there is none. */
 LRF_HIDDEN const lrf_rule_info *lrf_find_rule(uint32_t id);
 

@@ -15,13 +15,13 @@ static double decayed_lr(const lrf_group *group, uint64_t t)
 /* Opens the function that fills the scalars *k of a family for update t of a group and returns the rate of statistics:
  * the learning rate alone. grad_scale and weight_decay, with which each struct begins, are filled already. */
 #define LRF_COMPUTE(family)                                                                                            \
-    static double family##_compute(struct family##_scalars *k, const lrf_group *group, uint64_t t);                    \
+    static double family##_compute(family##_scalars *k, const lrf_group *group, uint64_t t);                           \
     static double family##_fill(double values[LRF_MOST_SCALARS], const lrf_group *group, uint64_t t)                   \
     {                                                                                                                  \
-        _Static_assert(sizeof(struct family##_scalars) <= LRF_MOST_SCALARS * sizeof(double), "LRF_MOST_SCALARS");      \
+        _Static_assert(sizeof(family##_scalars) <= LRF_MOST_SCALARS * sizeof(double), "LRF_MOST_SCALARS");             \
         return family##_compute((void *)values, group, t);                                                             \
     }                                                                                                                  \
-    static double family##_compute(struct family##_scalars *k, const lrf_group *group, LRF_UNUSED uint64_t t)
+    static double family##_compute(family##_scalars *k, const lrf_group *group, LRF_UNUSED uint64_t t)
 
 #define LRF_RULE_FILES
 #include "optimizers.def"
@@ -30,7 +30,7 @@ static double decayed_lr(const lrf_group *group, uint64_t t)
 /* The scalars that a family has, of all its rules. */
 static const uint8_t scalar_counts[] = {
 #define LRF_RULE(id, NAME, name, family, states, flags, defaults)                                                      \
-    [LRF_##NAME] = sizeof(struct family##_scalars) / sizeof(double),
+    [LRF_##NAME] = sizeof(family##_scalars) / sizeof(double),
 #include "optimizers.def"
 #undef LRF_RULE
 };

@@ -62,6 +62,11 @@ size_t lrf_number_offset(const char *name)
     return SIZE_MAX;
 }
 
+const lrf_group *lrf_defaults_of(uint32_t rule)
+{
+    return &defaults_of_rule[rule];
+}
+
 /* ---- structs of every version ---------------------------------------------------------------------------- */
 
 lrf_status lrf_group_init(lrf_group *group, size_t struct_size, lrf_rule rule)

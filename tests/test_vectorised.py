@@ -27,13 +27,13 @@ LOOP = "for (size_t i = 0; i < n; i++)"
 
 
 class Loop(NamedTuple):
-    """Lines first .. last of a file, for one element type; in one function if it is given: several share these lines."""
+    """Lines first .. last of a file, for one element type; in one of these functions where several share the lines."""
 
     file: str
     first: int
     last: int
     dtype: str
-    function: str = ""
+    functions: tuple[str, ...] = ()
     widths: tuple[int, ...] = ()  # what will do beside the full width: where types of several sizes meet
 
 
@@ -60,9 +60,13 @@ def loops(isa: str) -> list[Loop]:
     """
     found = []
     for rule in RULES.values():
-        path, number = loop_of(rule.family)
+        path, number, family = loop_of(rule.family)
+        # Where the loop is another family's, compilers may find that the code is the same and keep one of the two.
+        twins = [other.name for other in RULES.values() if other.family == family and other.states == rule.states]
         for dtype in ELEMENT_SIZES:
-            found += [Loop(path.name, number, number, dtype, f"{rule.name}{variant}_{dtype}") for variant in VARIANTS]
+            for variant in VARIANTS:
+                functions = tuple(f"{name}{variant}_{dtype}" for name in dict.fromkeys([rule.name, *twins]))
+                found.append(Loop(path.name, number, number, dtype, functions))
     for path in (SOURCES / "kernels" / f"{name}.h" for name in ("reduce", "stages", "statistics")):
         widths = () if path.name == "reduce.h" else (16, 32, 64)
         lines = path.read_text().splitlines()
@@ -77,15 +81,15 @@ def loops(isa: str) -> list[Loop]:
     return found
 
 
-def loop_of(family: str) -> tuple[Path, int]:
-    """File and line of the one loop of a family, which may be another family's."""
+def loop_of(family: str) -> tuple[Path, int, str]:
+    """File, line and family of the one loop of a family, which may be another family's."""
     path = SOURCES / "rules" / f"{family}.h"
     text = path.read_text()
     called = re.findall(r"LRF_CALL\((\w+), ", text)
     assert text.count(LOOP) + len(called) == 1, family
     if called:
         return loop_of(called[0])
-    return path, text[: text.index(LOOP)].count("\n") + 1
+    return path, text[: text.index(LOOP)].count("\n") + 1, family
 
 
 def missing(isa: str, directory, *flags: str) -> list[Loop]:
@@ -103,7 +107,7 @@ def missing(isa: str, directory, *flags: str) -> list[Loop]:
 
 def covers(record: Record, loop: Loop, width: int) -> bool:
     place = record.file == loop.file and loop.first <= record.line <= loop.last
-    same = record.dtype == loop.dtype and loop.function in ("", record.function)
+    same = record.dtype == loop.dtype and (not loop.functions or record.function in loop.functions)
     return place and same and record.width in (width, 0, *loop.widths)
 
 
@@ -155,7 +159,7 @@ def test_every_rule_has_its_loops():
     rules = "".join(path.read_text() for path in (SOURCES / "rules").glob("*.h"))
     families = re.findall(r"^LRF_UPDATE\((\w+), ", rules, re.MULTILINE)
     assert sorted(families) == sorted({rule.family for rule in RULES.values()})
-    functions = [loop.function for loop in loops(isas()[0]) if loop.function]
+    functions = [loop.functions[0] for loop in loops(isas()[0]) if loop.functions]
     assert len(set(functions)) == len(functions) == len(RULES) * len(VARIANTS) * len(ELEMENT_SIZES)
 
 

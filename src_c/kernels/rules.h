@@ -7,7 +7,7 @@
  * type. Inside, u is the update: p moves by -u beside its decoupled decay. */
 #define LRF_UPDATE(family, state0, state1, state2, state3)                                                             \
     LRF_KERNELS_TARGET static LRF_ALWAYS_INLINE void LRF_TYPED(family##_update)(                                       \
-        const size_t n, const struct LRF_TYPED(family##_scalars) k, real *const p, const real *const g,                \
+        const size_t n, const LRF_TYPED(family##_scalars) k, real *const p, const real *const g,                       \
         LRF_UNUSED real *const state0, LRF_UNUSED real *const state1, LRF_UNUSED real *const state2,                   \
         LRF_UNUSED real *const state3, real *const traced_update, real *const traced_denominator,                      \
         LRF_UNUSED const int has_##state0, LRF_UNUSED const int has_##state1, LRF_UNUSED const int has_##state2,       \
@@ -43,7 +43,7 @@
         real *restrict state1, real *restrict state2, real *restrict state3, real *restrict traced_update,             \
         real *restrict traced_denominator)                                                                             \
     {                                                                                                                  \
-        const struct LRF_TYPED(family##_scalars) *const k = (const void *)&scalars->values;                            \
+        const LRF_TYPED(family##_scalars) *const k = (const void *)&scalars->values;                                   \
         LRF_TYPED(family##_update)(n, *k, p, g, state0, state1, state2, state3, traced_update, traced_denominator,     \
                                    __VA_ARGS__, traces_update, traces_denominator);                                    \
     }                                                                                                                  \

@@ -3,11 +3,11 @@
  *     x  = grad_scale g + weight_decay p
  *     s += x^2
  *     p -= lr / (1 + (t-1) lr_decay) x / (sqrt(s) + eps) */
-struct LRF_TYPED(adagrad_scalars) {
+typedef struct {
     real grad_scale, weight_decay;
     real lr; /* decayed */
     real eps;
-};
+} LRF_TYPED(adagrad_scalars);
 
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(adagrad)

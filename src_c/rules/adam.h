@@ -6,14 +6,14 @@
  *     v  = beta2 v + (1 - beta2) x^2
  *     p  = (1 - lr decoupled_weight_decay) p - lr/c1 m / (sqrt(v) / sqrt(c2) + eps),    ci = 1 - betai^t
  *     AMSGrad keeps the maximum of all v so far and divides by its root instead */
-struct LRF_TYPED(adam_scalars) {
+typedef struct {
     real grad_scale, weight_decay;
     real one_minus_beta1, beta2, one_minus_beta2;
     real lr;       /* with its bias correction: lr / c1 */
     real per_root; /* bias correction of the root: 1 / sqrt(c2) */
     real eps;
     real keep; /* of the parameter: 1 - lr decoupled_weight_decay */
-};
+} LRF_TYPED(adam_scalars);
 
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(adam)

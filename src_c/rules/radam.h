@@ -6,9 +6,7 @@
  *     otherwise:  p = keep p - lr/c1 m
  *
  * Adam's loop with other scalars: in the second case its denominator is sqrt(v) * 0 + 1. */
-struct LRF_TYPED(radam_scalars) {
-    struct LRF_TYPED(adam_scalars) adam;
-};
+typedef LRF_TYPED(adam_scalars) LRF_TYPED(radam_scalars);
 
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(radam)
@@ -17,20 +15,20 @@ LRF_COMPUTE(radam)
     const double rho_inf = 2 / (1 - group->beta2) - 1;
     const double rho = rho_inf - 2 * (double)t * (1 - c2) / c2;
 
-    adam_compute(&k->adam, group, t);
+    adam_compute(k, group, t);
     if (rho > 5) {
         const double r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
-        k->adam.lr *= r * sqrt(c2);
-        k->adam.per_root = 1;
+        k->lr *= r * sqrt(c2);
+        k->per_root = 1;
         return group->lr * (r * sqrt(c2));
     }
-    k->adam.per_root = 0;
-    k->adam.eps = 1;
+    k->per_root = 0;
+    k->eps = 1;
     return group->lr;
 }
 #else
 LRF_UPDATE(radam, exp_avg, exp_avg_sq, no_state2, no_state3)
 {
-    LRF_CALL(adam, k.adam, exp_avg, exp_avg_sq, no_state2, no_state3);
+    LRF_CALL(adam, k, exp_avg, exp_avg_sq, no_state2, no_state3);
 }
 #endif

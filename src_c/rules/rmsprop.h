@@ -5,13 +5,13 @@
  *     a += (1 - alpha) (x - a),  d = sqrt(max(v - a^2, 0)) + eps      (centered; otherwise d = sqrt(v) + eps)
  *     p -= lr_t x / d                                                 lr_t = lr / (1 + (t-1) lr_decay)
  *     b  = momentum b + x / d,  p -= lr_t b                           (with momentum) */
-struct LRF_TYPED(rmsprop_scalars) {
+typedef struct {
     real grad_scale, weight_decay;
     real alpha, one_minus_alpha;
     real momentum;
     real lr; /* decayed */
     real eps;
-};
+} LRF_TYPED(rmsprop_scalars);
 
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(rmsprop)

@@ -4,12 +4,12 @@
  *     sgd       p -= lr x
  *     momentum  b  = momentum b + (1 - dampening) x      (first update: b = x)
  *               p -= lr b                                (Nesterov: p -= lr (x + momentum b)) */
-struct LRF_TYPED(sgd_scalars) {
+typedef struct {
     real grad_scale, weight_decay;
     real momentum, one_minus_dampening;
     real lr;      /* of the buffer; without momentum, of the gradient */
     real grad_lr; /* of the gradient beside the buffer: 0 but for Nesterov */
-};
+} LRF_TYPED(sgd_scalars);
 
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(sgd)

@@ -4,9 +4,9 @@
 enum { COUNT = 8, GAP = 3 * COUNT, BUFFERS = 5 };
 
 /* All that a step might write, in one piece. Group 0 is fine, so that group 1 is refused after much was read; in it
- * tensor 1 has all the buffers that there are: param, grad, three states. */
+ * tensor 1 has all the buffers that there are: param, grad, three states; and one more for other rules. */
 static struct scene {
-    double memory[4][BUFFERS * GAP];
+    double memory[4][(BUFFERS + 1) * GAP];
     double work[24];
     lrf_tensor tensors[2][2];
     lrf_group groups[2];
@@ -40,9 +40,9 @@ static void set_scene(uint32_t dtype)
                                                .state = {memory + 2 * GAP + COUNT, memory + 3 * GAP + COUNT},
                                                .count = COUNT,
                                                .step = 3};
-            if (i == 1)
-                scene.tensors[i][j].state[2] = memory + 4 * GAP + COUNT;
-            for (size_t k = 0; k < BUFFERS * GAP * sizeof(double) / element_size(dtype); k++)
+            for (size_t slot = 2; i == 1 && slot < 4; slot++)
+                scene.tensors[i][j].state[slot] = memory + (2 + slot) * GAP + COUNT;
+            for (size_t k = 0; k < (BUFFERS + 1) * GAP * sizeof(double) / element_size(dtype); k++)
                 put(memory, dtype, k, fabs(number_at(dtype, 2 * i + j, k)));
         }
     }
@@ -226,7 +226,10 @@ static void flags(void)
             {1u << 31, 0, "flags"},
         };
         for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
-            group->rule = rule;
+            lrf_group_init(group, sizeof *group, (lrf_rule)rule);
+            group->dtype = before.groups[1].dtype;
+            group->tensors = scene.tensors[1];
+            group->count = 2;
             group->momentum = 0.9;
             group->flags = cases[k].flags;
             if (cases[k].allowed)
