@@ -166,8 +166,7 @@ typedef struct lrf_group {
     uint32_t flags;
     lrf_tensor *tensors; /* [count] */
     size_t count;
-    const lrf_outputs
-        *outputs; /* [count], or NULL: nothing but the update. A group of version 0.1.0 has to have NULL */
+    const lrf_outputs *outputs; /* [count], or NULL: nothing but the update. In a struct of version 0.1.0: NULL */
 /* The numbers: double lr, weight_decay, ... in the order of optimizers.def, where their ranges and meanings stand.
  * After those that version 0.1.0 had: `storage` is [count], or NULL: all native. */
 #define LRF_NUMBER(name, range, schedule) double name;

@@ -41,10 +41,11 @@ static void groups_of_version_0_1_0(void)
 
     describe("groups of 0.1.0");
     start();
+    memset(groups, 0x55, sizeof groups);
     for (size_t i = 0; i < 2; i++) {
-        memset(&groups[i], 0x55, sizeof groups[i]);
         CHECK(lrf_group_init((lrf_group *)&groups[i], sizeof groups[i], LRF_ADAM) == LRF_OK);
         CHECK(groups[i].struct_size == GROUP_0_1_0 && groups[i].beta2 == 0.999 && !groups[i].outputs);
+        CHECK(i == 1 || groups[1].struct_size == 0x55555555); /* nothing beyond the size was written */
         lrf_group_init(&new_groups[i], sizeof new_groups[i], LRF_ADAM);
         groups[i].tensors = new_groups[i].tensors = &tensors[i];
         groups[i].count = new_groups[i].count = 1;
