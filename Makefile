@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*.h src_c/*.def src_c/rules/*.h) \
+BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*.h src_c/*.def) \
+	$(wildcard src_c/kernels/*.h src_c/rules/*.h) \
 	$(wildcard lrfast/*/*.pyx lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
 .PHONY: help demo test check test-all lint format bench bench-against bench-peers clean
@@ -33,12 +34,12 @@ lint: $(VENV)/linted
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror src_c/*.[ch] src_c/rules/*.h lrfast/lab/bench/*.h tests/c/*.[ch] examples/*.c
+	$(BIN)/clang-format --dry-run --Werror src_c/*.[ch] src_c/kernels/*.h src_c/rules/*.h lrfast/lab/bench/*.h tests/c/*.[ch] examples/*.c
 
 format: $(VENV)/linted
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i src_c/*.[ch] src_c/rules/*.h lrfast/lab/bench/*.h tests/c/*.[ch] examples/*.c
+	$(BIN)/clang-format -i src_c/*.[ch] src_c/kernels/*.h src_c/rules/*.h lrfast/lab/bench/*.h tests/c/*.[ch] examples/*.c
 
 bench: $(VENV)/installed
 	$(BIN)/lrfast bench $(BENCH_ARGUMENTS)

@@ -75,7 +75,7 @@ int main(void)
     lrf_tensor tensors[2] = {tensor_of(&alone), tensor_of(&together)};
     lrf_group groups[2];
     lrf_options options;
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
     lrf_status status = LRF_OK;
 
     lrf_options_init(&options, sizeof options);

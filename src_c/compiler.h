@@ -25,6 +25,8 @@
 #endif
 
 #define LRF_NOINLINE __attribute__((noinline))
+#define LRF_ALWAYS_INLINE inline __attribute__((always_inline))
+#define LRF_PURE __attribute__((const)) /* depends on its arguments alone */
 #define LRF_UNUSED __attribute__((unused))
 
 /* Before a short inner loop that clang would unroll instead of vectorising it (2.5 times as slow). */

@@ -1,5 +1,5 @@
 /* Which kernels run: the best that processor and operating system allow, or what the user asks for. */
-#include "dispatch.h"
+#include "internal.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>

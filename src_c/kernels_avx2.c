@@ -5,7 +5,7 @@
 #define LRF_KERNELS_NAME "avx2"
 #define LRF_KERNELS_TARGET LRF_TARGET_AVX2
 #define LRF_BLOCK 8
-#include "kernels.h"
+#include "kernels/kernels.h"
 #else
 typedef int lrf_no_kernels_avx2; /* ISO C forbids an empty translation unit */
 #endif

@@ -5,7 +5,7 @@
 #define LRF_KERNELS_NAME "avx512"
 #define LRF_KERNELS_TARGET LRF_TARGET_AVX512
 #define LRF_BLOCK 16
-#include "kernels.h"
+#include "kernels/kernels.h"
 #else
 typedef int lrf_no_kernels_avx512; /* ISO C forbids an empty translation unit */
 #endif

@@ -5,7 +5,7 @@
 #define LRF_KERNELS_NAME "baseline"
 #define LRF_KERNELS_TARGET
 #define LRF_BLOCK 4
-#include "kernels.h"
+#include "kernels/kernels.h"
 #else
 typedef int lrf_no_kernels_baseline; /* ISO C forbids an empty translation unit */
 #endif

@@ -25,7 +25,12 @@
  * Promises: the same bits on every instruction set, compiler, alignment and number of parts (only sign and payload
  * of NaNs are open); all or nothing: whatever is refused is refused before anything is written; no heap, no errno,
  * no output, no thread of its own; the floating-point environment is left as it was. Callers own all memory. Different
- * jobs may run at once on different threads. Needs C99 or C++11 to include, C11 with gcc or clang to build. */
+ * jobs may run at once on different threads. Needs C99 or C++11 to include, C11 with gcc or clang to build.
+ *
+ * A struct that can grow begins with its size, which its owner sets to sizeof (lrf_group_init and lrf_options_init do
+ * it for him). A program that was compiled with the header of an earlier version goes on working with a later library:
+ * what its smaller structs lack has its default, and an array is walked by the size of its first element, which all
+ * others share. A size that no version has, or a later one than the library, is LRF_BAD_STRUCT. */
 #ifndef LRFAST_H
 #define LRFAST_H
 
@@ -36,7 +41,7 @@
 extern "C" {
 #endif
 
-#define LRF_VERSION_STRING "0.1.0"
+#define LRF_VERSION_STRING "0.2.0"
 
 /* Version of the library that was linked; compare with LRF_VERSION_STRING of the header that was included. */
 const char *lrf_version(void);
@@ -46,11 +51,11 @@ const char *lrf_version(void);
 /* Values are pinned for ever; 0 is success. After an error nothing has been written. */
 typedef enum lrf_status {
     LRF_OK = 0,
-    LRF_BAD_STRUCT = 1,   /* struct_size does not belong to this library: header and archive differ */
-    LRF_BAD_RULE = 2,     /* not a rule of the table */
-    LRF_BAD_DTYPE = 3,    /* neither LRF_FLOAT32 nor LRF_FLOAT64 */
-    LRF_BAD_NUMBER = 4,   /* a hyper-parameter or option is out of range or NaN */
-    LRF_BAD_FLAGS = 5,    /* an unknown flag, or flags that contradict each other or the rule */
+    LRF_BAD_STRUCT = 1, /* a struct_size that this library does not know, or something in it that has to be 0 is not */
+    LRF_BAD_RULE = 2,   /* not a rule of the table */
+    LRF_BAD_DTYPE = 3,  /* neither LRF_FLOAT32 nor LRF_FLOAT64, or a storage format that there is not */
+    LRF_BAD_NUMBER = 4, /* a hyper-parameter or option is out of range or NaN */
+    LRF_BAD_FLAGS = 5,  /* an unknown flag, or flags that contradict each other or the rule */
     LRF_NULL_POINTER = 6, /* a pointer that the rule needs is NULL */
     LRF_MISALIGNED = 7,   /* a pointer is not aligned to its element size */
     LRF_BAD_COUNT = 8,    /* count elements do not fit into the address space, or step is at its end */
@@ -69,9 +74,15 @@ const char *lrf_status_text(lrf_status status);
 /* The last two are for copies of parameters only (lrf_outputs). */
 typedef enum lrf_dtype { LRF_FLOAT32 = 1, LRF_FLOAT64 = 2, LRF_FLOAT16 = 3, LRF_BFLOAT16 = 4 } lrf_dtype;
 
-/* LRF_SGD = 1, LRF_MOMENTUM = 2, ...: see optimizers.def, which is installed beside this file. */
+/* Rules and numbers are rows of optimizers.def, which is installed beside this file. For readers whose editor does not
+ * look into it, as of version 0.2.0:
+ *     LRF_SGD = 1            LRF_RMSPROP = 4                     LRF_ADAM = 8
+ *     LRF_MOMENTUM = 2       LRF_RMSPROP_MOMENTUM = 5            LRF_AMSGRAD = 9
+ *     LRF_ADAGRAD = 3        LRF_RMSPROP_CENTERED = 6            LRF_RADAM = 10
+ *                            LRF_RMSPROP_CENTERED_MOMENTUM = 7
+ *     lr, weight_decay, decoupled_weight_decay, momentum, dampening, alpha, beta1, beta2, eps, lr_decay */
 typedef enum lrf_rule {
-#define LRF_RULE(id, NAME, name, family, states, defaults) LRF_##NAME = id,
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults) LRF_##NAME = id,
 #include "optimizers.def"
 #undef LRF_RULE
     LRF_NO_RULE = 0
@@ -90,17 +101,21 @@ typedef struct lrf_tensor {
 
 /* What the statistics of a step say of one tensor, or of several added up. g: the gradient as it was given; s: with
  * grad_scale and the sign of LRF_MAXIMIZE; p: the parameter before the step; u: its update, p -= u, without
- * decoupled decay; w: the update before this one; d: the denominator of the rule, 1 where it has none. */
+ * decoupled decay; w: the update before this one, from lrf_outputs.last; d: the denominator of the rule, 1 where it has
+ * none. */
 enum { LRF_RATE_BINS = 64, LRF_FIRST_RATE = -32 };
 typedef struct lrf_stats {
+    uint32_t struct_size;                /* sizeof(lrf_stats), set by the caller and kept */
+    uint32_t unused;                     /* so that doubles follow without a gap */
     double elements;                     /* with a gradient in this step; 0: nothing else is meant */
     double grad_sq, param_sq, update_sq; /* sum g^2, sum p^2, sum u^2 */
-    double grad_update, grad_last;       /* sum s u, sum s w */
+    double grad_update, grad_last;       /* sum s u, sum s w; without lrf_outputs.last, grad_last is NaN */
     double grad_max, update_max;         /* max |s|, max |u| */
     double rate_max;                     /* max lr / d */
     double nan, inf, zero;               /* elements of g */
     double lost;                         /* u != 0 and yet p - u == p */
-    double turned;                       /* s and w have opposite signs: the gradient has turned around */
+    double turned;                       /* s and w have opposite signs: the gradient has turned around; without
+                                            lrf_outputs.last, NaN */
     double eps_dominates;                /* d < 2 eps */
     double rates[LRF_RATE_BINS];         /* bin k: elements with 2^(k-32) <= lr / d < 2^(k-31), outer bins open;
                                             at most 16 elements of each 1,024 are looked at */
@@ -108,46 +123,63 @@ typedef struct lrf_stats {
 
 /* What else a step writes of one tensor; each pointer may be NULL. */
 typedef struct lrf_outputs {
-    void *ema;           /* [count], the group's dtype: += (1 - ema_decay) (parameter - this), after the update */
-    void *copy;          /* [count], copy_dtype: the parameter after the update, rounded to nearest even; float64 by
-                            way of float32 */
-    void *last;          /* [count], the group's dtype, with LRF_STATS: the update itself, for w of the next step; only
-                            where w does not follow from the states: LRF_SGD, LRF_ADAGRAD, LRF_RMSPROP,
-                            LRF_RMSPROP_CENTERED, LRF_NESTEROV. NULL there: w counts as 0 */
-    lrf_stats *stats;    /* [1], with LRF_STATS or LRF_NORMS: written by lrf_end */
-    uint32_t copy_dtype; /* lrf_dtype */
+    uint32_t struct_size; /* sizeof(lrf_outputs), in each element of an array */
+    uint32_t copy_dtype;  /* lrf_dtype */
+    void *ema;            /* [count], the group's dtype: += (1 - ema_decay) (parameter - this), after the update */
+    void *copy;           /* [count], copy_dtype: the parameter after the update, rounded to nearest even; float64 by
+                             way of float32 */
+    void *last;       /* [count], the group's dtype, with LRF_STATS: w, the update before, is read from here; then the
+                         update itself is stored, for the next step (not with LRF_KEEP_LAST). Yours to begin with 0 */
+    lrf_stats *stats; /* [1], with LRF_STATS or LRF_NORMS: written when the step is finished */
 } lrf_outputs;
 
-/* lrf_group.flags */
+/* How a buffer holds its elements; there is one way so far. */
+enum { LRF_NATIVE = 0 /* as the group's dtype */ };
+
+/* What one tensor may have beside its lrf_tensor; all 0 but struct_size is the same as no lrf_storage. */
+typedef struct lrf_storage {
+    uint32_t struct_size;                               /* sizeof(lrf_storage), in each element of an array */
+    uint8_t param_format, grad_format, state_format[4]; /* LRF_NATIVE */
+    uint8_t unused[6];                                  /* 0 */
+    double scalar[4]; /* numbers of this tensor that a rule carries from step to step, advanced by lrf_end like `step`;
+                         no rule has any yet */
+    void *more[4];    /* further buffers of formats; NULL, as no format has any yet */
+    uint64_t id, first; /* of the tensor among all, and of its first element in the whole of it: for noise and shards,
+                           which no format has yet */
+} lrf_storage;
+
+/* lrf_group.flags: LRF_MAXIMIZE = 1, LRF_NESTEROV = 2, LRF_FIRST_GRADIENT = 4, LRF_MEAN = 8. What they mean and which
+ * rule takes which stands in optimizers.def; a rule refuses all others, and LRF_MEAN together with LRF_FIRST_GRADIENT.
+ */
 enum {
-    LRF_MAXIMIZE = 1,       /* step along +gradient; every rule */
-    LRF_NESTEROV = 2,       /* LRF_MOMENTUM: Nesterov's form; needs momentum > 0 and dampening = 0 */
-    LRF_FIRST_GRADIENT = 4, /* LRF_RMSPROP*: square_avg starts at the first squared gradient; not when centered */
-    LRF_MEAN = 8            /* LRF_RMSPROP: square_avg is the mean of all squares so far; alpha is not used */
+#define LRF_FLAG(bit, NAME, setting, value) LRF_##NAME = bit,
+#include "optimizers.def"
+#undef LRF_FLAG
+    LRF_NO_FLAGS = 0
 };
 
 /* Tensors that share a rule, a dtype and numbers. Initialise with lrf_group_init. */
 typedef struct lrf_group {
-    uint32_t struct_size; /* sizeof(lrf_group) */
+    uint32_t struct_size; /* sizeof(lrf_group), in each element of an array */
     uint32_t rule;        /* lrf_rule */
     uint32_t dtype;       /* lrf_dtype; LRF_FLOAT32 after lrf_group_init */
     uint32_t flags;
     lrf_tensor *tensors; /* [count] */
     size_t count;
-    const lrf_outputs *outputs;    /* [count], or NULL: nothing but the update */
-    double lr;                     /* learning rate, >= 0 */
-    double weight_decay;           /* coupled: gradient + weight_decay * parameter; >= 0 */
-    double decoupled_weight_decay; /* parameter * (1 - lr * this), as in AdamW; >= 0 */
-    double momentum;               /* >= 0 */
-    double dampening;              /* new gradients enter the buffer with 1 - dampening, except the first */
-    double alpha;                  /* decay of square_avg, in [0, 1) */
-    double beta1, beta2;           /* decay of exp_avg and exp_avg_sq, in [0, 1) */
-    double eps;                    /* added to the root in the denominator, >= 0 */
-    double lr_decay;               /* step t uses lr / (1 + (t-1) * lr_decay); >= 0 */
-    double last_lr;                /* lr of the update before, for w of LRF_STATS; >= 0 */
+    const lrf_outputs *outputs; /* [count], or NULL: nothing but the update. In a struct of version 0.1.0: NULL */
+/* The numbers: double lr, weight_decay, ... in the order of optimizers.def, where their ranges and meanings stand.
+ * After those that version 0.1.0 had: `storage` is [count], or NULL: all native. */
+#define LRF_NUMBER(name, range, schedule, setting) double name;
+#define LRF_AFTER_0_1_0                                                                                                \
+    double unused;                                                                                                     \
+    lrf_storage *storage;
+#include "optimizers.def"
+#undef LRF_NUMBER
+#undef LRF_AFTER_0_1_0
 } lrf_group;
 
-/* Fills *group with the defaults of the rule (PyTorch's). struct_size is sizeof(lrf_group). */
+/* Fills the first struct_size bytes of *group with the defaults of the rule (PyTorch's). struct_size: sizeof(lrf_group)
+ * of the header that you compile with. */
 lrf_status lrf_group_init(lrf_group *group, size_t struct_size, lrf_rule rule);
 
 /* ---- how to step ----------------------------------------------------------------------------------------- */
@@ -158,7 +190,8 @@ enum {
     LRF_REQUIRE_FINITE = 2, /* a gradient that is NaN or infinite: write nothing, lrf_end returns LRF_NOT_FINITE */
     LRF_ZERO_GRADS = 4,     /* gradients are 0 after the step; they must be writable and not shared */
     LRF_NORMS = 8,          /* of lrf_stats: elements, grad_sq, param_sq, update_sq; the rest is 0 */
-    LRF_STATS = 16          /* all of lrf_stats */
+    LRF_STATS = 16,         /* all of lrf_stats */
+    LRF_KEEP_LAST = 32 /* with LRF_STATS: lrf_outputs.last is only read, as no statistics of the next step are wanted */
 };
 
 /* Policy of one call. Initialise with lrf_options_init. Order of operations: gradient * grad_scale, sign
@@ -176,10 +209,14 @@ typedef struct lrf_options {
     size_t work_size;
 } lrf_options;
 
+/* Fills the first struct_size bytes, sizeof(lrf_options) of the header that you compile with. */
 lrf_status lrf_options_init(lrf_options *options, size_t struct_size);
 
-/* What happened, or which thing was refused. */
+/* What happened, or which thing was refused: lrf_report report = {.struct_size = sizeof report}; one of another size is
+ * LRF_BAD_STRUCT, and nothing is written to it. */
 typedef struct lrf_report {
+    uint32_t struct_size; /* sizeof(lrf_report), set by the caller and kept */
+    uint32_t unused;
     const char *what;     /* refused: static name of the field or buffer; otherwise NULL */
     size_t group, tensor; /* refused: where (tensor is 0 if the group itself was refused) */
     double grad_norm;     /* sqrt(sum of squares of all grad_scale * gradients); NaN if it was not computed */
@@ -207,14 +244,7 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, const 
 
 /* Memory of a step in flight: yours to place, private in content. */
 typedef struct lrf_job {
-    const lrf_group *groups;
-    size_t group_count;
-    lrf_options options;
-    const void *kernels;
-    size_t tiles, bad_group, bad_tensor;
-    double grad_norm, clip_factor;
-    uint64_t nonfinite;
-    uint32_t phase, variant;
+    uint64_t opaque[64];
 } lrf_job;
 
 /*     lrf_status status = lrf_begin(&job, groups, group_count, &options, &report);      // one thread
@@ -229,7 +259,7 @@ lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, 
                      lrf_report *report);
 int lrf_next(lrf_job *job);                            /* 1: another phase has to run; 0: finished */
 void lrf_run(lrf_job *job, size_t part, size_t parts); /* needs part < parts */
-lrf_status lrf_end(lrf_job *job, lrf_report *report);  /* advances the step of every updated tensor; statistics */
+lrf_status lrf_end(lrf_job *job, lrf_report *report);  /* advances the step of every updated tensor */
 
 /* ---- instruction sets ------------------------------------------------------------------------------------ */
 
@@ -252,12 +282,13 @@ typedef struct lrf_rule_info {
     const char *name, *family;
     const char *state[4]; /* state names by slot, NULL where there is none */
     const char *defaults; /* the numbers that the rule reads and their defaults, ".lr = 1e-3, .eps = ..." */
+    uint32_t flags;       /* those that it takes */
 } lrf_rule_info;
 
 /* Rows of the table: index 0, 1, ... until NULL. */
 const lrf_rule_info *lrf_rule_at(size_t index);
 
-/* Offset of a double of lrf_group by its name, for bindings that set numbers by name; SIZE_MAX if unknown. */
+/* Offset of a number in lrf_group by its name, for bindings that set numbers by name; SIZE_MAX if unknown. */
 size_t lrf_number_offset(const char *name);
 
 #ifdef __cplusplus

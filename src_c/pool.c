@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "internal.h"
 
 /* A thread has at least TILES_PER_THREAD of Adam, or calling it costs more than it saves
  * (measured: 0.5 us). To wake one that sleeps costs the caller as much as 100,000 elements (30 us, in a virtual
@@ -298,32 +298,32 @@ static int are_awake(lrf_pool *pool, unsigned threads)
 
 /* Tiles of Adam that take as long as those of a step: inside the caches, a tile of SGD takes a third, and time goes
  * with the number of states (measured). With several rules the cheapest one counts. */
-static size_t tiles_of_adam(const lrf_job *job)
+static size_t tiles_of_adam(const lrf_step_state *step)
 {
     size_t cost = 3;
 
-    for (size_t i = 0; i < job->group_count; i++) {
-        const lrf_rule_info *rule = lrf_find_rule(job->groups[i].rule);
+    for (size_t i = 0; i < step->group_count; i++) {
+        const lrf_rule_info *rule = lrf_find_rule(lrf_group_at(step->groups, i)->rule);
         size_t own = 1;
-        for (size_t slot = 0; slot < 4; slot++)
+        for (size_t slot = 0; slot < LRF_STATE_SLOTS; slot++)
             own += rule->state[slot] != NULL;
         cost = own < cost ? own : cost;
     }
-    return job->tiles * cost / 3;
+    return step->tiles * cost / 3;
 }
 
 /* How many threads this step is worth. */
-static unsigned threads_for(lrf_pool *pool, const lrf_job *job)
+static unsigned threads_for(lrf_pool *pool, const lrf_step_state *step)
 {
     const unsigned limit = pool ? lrf_pool_threads(pool) : 1;
     size_t worthwhile;
     unsigned threads;
 
-    if (limit == 1 || job->tiles < 2 * TILES_PER_THREAD)
+    if (limit == 1 || step->tiles < 2 * TILES_PER_THREAD)
         return 1;
-    worthwhile = tiles_of_adam(job) / TILES_PER_THREAD;
+    worthwhile = tiles_of_adam(step) / TILES_PER_THREAD;
     threads = worthwhile >= limit ? limit : worthwhile > 1 ? (unsigned)worthwhile : 1;
-    if (threads == 1 || job->tiles >= TILES_TO_WAKE || are_awake(pool, threads))
+    if (threads == 1 || step->tiles >= TILES_TO_WAKE || are_awake(pool, threads))
         return threads;
     return now_ns() - atomic_load_explicit(&pool->last_end, memory_order_relaxed) < SPIN_NS ? threads : 1;
 }
@@ -350,7 +350,7 @@ lrf_status lrf_pool_step(lrf_pool *pool, const lrf_group *groups, size_t group_c
 
     if (status != LRF_OK)
         return status;
-    threads = threads_for(pool, &job);
+    threads = threads_for(pool, lrf_open(&job));
     if (threads > 1 && take(pool)) {
         start_workers(pool, threads);
         atomic_store(&pool->spinning, threads <= processors());
@@ -363,7 +363,7 @@ lrf_status lrf_pool_step(lrf_pool *pool, const lrf_group *groups, size_t group_c
             lrf_run(&job, 0, 1);
     }
     status = lrf_end(&job, report);
-    if (pool && job.tiles >= 2 * TILES_PER_THREAD && lrf_pool_threads(pool) > 1)
+    if (pool && lrf_open(&job)->tiles >= 2 * TILES_PER_THREAD && lrf_pool_threads(pool) > 1)
         atomic_store_explicit(&pool->last_end, now_ns(), memory_order_relaxed);
     return status;
 }

@@ -1,80 +1,57 @@
-#include "scalars.h"
+/* The numbers of one update, in float64, once for all tensors of a group that are at the same step. */
+#include "internal.h"
 
 #include <math.h>
 
-/* Fixed point in [0, 1): the number is q / 2^128. Products drop what lies below 2^-128, so that a power loses at most
- * about exponent * 2^-127. Double-double arithmetic is as exact, but takes 1.5 times as long, which a step on a small
- * tensor feels, and twice the lines. */
-__extension__ typedef unsigned __int128 fraction;
-
-static fraction product(fraction a, fraction b)
+/* Learning rate of update t under lr_decay. */
+static double decayed_lr(const lrf_group *group, uint64_t t)
 {
-    const uint64_t a0 = (uint64_t)a, a1 = (uint64_t)(a >> 64);
-    const uint64_t b0 = (uint64_t)b, b1 = (uint64_t)(b >> 64);
-    const fraction cross1 = (fraction)a1 * b0, cross0 = (fraction)a0 * b1;
-    const fraction carry = ((fraction)a0 * b0 >> 64) + (uint64_t)cross1 + (uint64_t)cross0;
-    return (fraction)a1 * b1 + (cross1 >> 64) + (cross0 >> 64) + (carry >> 64);
+    return group->lr / (1 + (double)(t - 1) * group->lr_decay);
 }
 
-double lrf_one_minus_power(double base, uint64_t exponent)
-{
-    const double two_to_64 = 18446744073709551616.0;
-    const double scaled = base * two_to_64;
-    const uint64_t high = (uint64_t)scaled, low = (uint64_t)((scaled - (double)high) * two_to_64);
-    const fraction q = (fraction)high << 64 | low;
-    fraction power = q;
+#define real double
+#define LRF_TYPED(name) name
 
-    /* Below 2^-64 the power is lost beside 1. */
-    for (int bit = 62 - __builtin_clzll(exponent); bit >= 0 && power >> 64 > 0; bit--) {
-        power = product(power, power);
-        if (exponent >> bit & 1)
-            power = product(power, q);
-    }
-    return power >> 64 > 0 ? (double)-power / two_to_64 / two_to_64 : 1;
-}
+/* Opens the function that fills the scalars *k of a family for update t of a group and returns the rate of statistics:
+ * the learning rate alone. grad_scale and weight_decay, with which each struct begins, are filled already. */
+#define LRF_COMPUTE(family)                                                                                            \
+    static double family##_compute(family##_scalars *k, const lrf_group *group, uint64_t t);                           \
+    static double family##_fill(double values[LRF_MOST_SCALARS], const lrf_group *group, uint64_t t)                   \
+    {                                                                                                                  \
+        _Static_assert(sizeof(family##_scalars) <= LRF_MOST_SCALARS * sizeof(double), "LRF_MOST_SCALARS");             \
+        return family##_compute((void *)values, group, t);                                                             \
+    }                                                                                                                  \
+    static double family##_compute(family##_scalars *k, const lrf_group *group, LRF_UNUSED uint64_t t)
 
-/* Learning rate of update `step` under lr_decay. */
-static double decayed_lr(const lrf_group *group, uint64_t step)
-{
-    return group->lr / (1 + (double)(step - 1) * group->lr_decay);
-}
-
-#define LRF_SCALARS
 #define LRF_RULE_FILES
 #include "optimizers.def"
 #undef LRF_RULE_FILES
 
-static void compute_family(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
+/* The scalars that a family has, of all its rules. */
+static const uint8_t scalar_counts[] = {
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults)                                                      \
+    [LRF_##NAME] = sizeof(family##_scalars) / sizeof(double),
+#include "optimizers.def"
+#undef LRF_RULE
+};
+
+void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale)
 {
-    typedef void scalars_of_family(lrf_scalars *, const lrf_group *, uint64_t);
-    static scalars_of_family *const families[] = {
-#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = family##_scalars,
+    typedef double fill(double values[LRF_MOST_SCALARS], const lrf_group *, uint64_t);
+    static fill *const fills[] = {
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults) [LRF_##NAME] = family##_fill,
 #include "optimizers.def"
 #undef LRF_RULE
     };
+    double *const values = scalars->values.doubles;
+    lrf_group completed;
 
-    families[group->rule](scalars, group, step);
-}
-
-void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step, double grad_scale)
-{
-    scalars->grad_scale = group->flags & LRF_MAXIMIZE ? -grad_scale : grad_scale;
-    scalars->weight_decay = group->weight_decay;
-    scalars->last_lr = scalars->last_correction2 = scalars->last_eps = 0;
-    compute_family(scalars, group, step);
-}
-
-void lrf_add_trace_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
-{
-    lrf_group before = *group;
-    lrf_scalars now = {.rate = decayed_lr(group, step)}, last = {0};
-
-    compute_family(&now, group, step); /* which may know a better rate */
-    scalars->rate = now.rate;
-    before.lr = group->last_lr;
-    if (step > 1 && !(group->flags & LRF_NESTEROV)) /* whose update does not follow from the states */
-        compute_family(&last, &before, step - 1);
-    scalars->last_lr = last.lr;
-    scalars->last_correction2 = last.correction2;
-    scalars->last_eps = last.eps;
+    group = lrf_complete(group, &completed);
+    values[0] = group->flags & LRF_MAXIMIZE ? -grad_scale : grad_scale;
+    values[1] = group->weight_decay;
+    scalars->rate = fills[group->rule](values, group, t);
+    if (group->dtype == LRF_FLOAT32)
+        /* One by one: a vector of them would wait for the stores that have just made its parts (10 ns). */
+        for (size_t i = 0; i < scalar_counts[group->rule]; i++)
+            scalars->values.singles[i] = (float)*(volatile double *)&values[i];
 }

@@ -29,7 +29,6 @@ NUMBERS = [
     "beta2",
     "eps",
     "lr_decay",
-    "last_lr",
 ]
 
 
@@ -42,6 +41,7 @@ class RuleInfo(ctypes.Structure):
         ("family", ctypes.c_char_p),
         ("state", ctypes.c_char_p * 4),
         ("defaults", ctypes.c_char_p),
+        ("flags", ctypes.c_uint32),
     )
 
 
@@ -54,6 +54,8 @@ class Group(ctypes.Structure):
         ("count", ctypes.c_size_t),
         ("outputs", ctypes.c_void_p),
         *((name, ctypes.c_double) for name in NUMBERS),
+        ("unused", ctypes.c_double),
+        ("storage", ctypes.c_void_p),
     )
 
 
@@ -137,8 +139,8 @@ def test_c_knows_the_numbers_by_name(library):
 
 
 def test_flags_are_those_of_the_header():
-    text = (SOURCES / "lrfast.h").read_text()
-    flags = {name: int(value) for name, value in re.findall(r"LRF_(\w+) = (\d+)", text)}
+    text = (SOURCES / "optimizers.def").read_text()
+    flags = {name: int(value) for value, name in re.findall(r"LRF_FLAG\((\d+), (\w+),", text)}
     names = {"maximize": "MAXIMIZE", "nesterov": "NESTEROV", "initial": "FIRST_GRADIENT", "accumulate": "MEAN"}
     assert {setting: flag.bit for setting, flag in FLAGS.items()} == {s: flags[name] for s, name in names.items()}
 

@@ -4,6 +4,7 @@
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t, SIZE_MAX
 from libc.math cimport NAN, isfinite
 from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 cimport numpy as cnp
@@ -25,8 +26,10 @@ cdef extern from "lrfast.h" nogil:
         uint64_t count
         uint64_t step
     ctypedef struct lrf_stats:
-        pass
+        uint32_t struct_size
+        double elements
     ctypedef struct lrf_outputs:
+        uint32_t struct_size
         void *ema
         void *copy
         void *last
@@ -43,13 +46,14 @@ cdef extern from "lrfast.h" nogil:
         void *work
         size_t work_size
     ctypedef struct lrf_report:
+        uint32_t struct_size
         const char *what
         size_t group, tensor
         double grad_norm, clip_factor
         uint64_t updated, nonfinite
     enum:
         LRF_OK, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
-        LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS
+        LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS, LRF_KEEP_LAST
     ctypedef struct lrf_job:
         pass
     size_t lrf_work_size(const lrf_group *, size_t, const lrf_options *)
@@ -228,6 +232,7 @@ cdef class Plan:
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
     cdef lrf_outputs *outputs     # one per tensor
+    cdef lrf_stats *stats         # one per tensor
     cdef lrf_options options
     cdef lrf_report last_report
     cdef lrf_job job
@@ -253,10 +258,15 @@ cdef class Plan:
         self.group_count = len(runs)
         self.tensor_count = len(self.params)
         self.outputs = <lrf_outputs *>calloc(max(1, self.tensor_count), sizeof(lrf_outputs))
+        self.stats = <lrf_stats *>calloc(max(1, self.tensor_count), sizeof(lrf_stats))
         self.groups = <lrf_group *>calloc(max(1, self.group_count), sizeof(lrf_group))
         self.tensors = <lrf_tensor *>calloc(max(1, self.tensor_count), sizeof(lrf_tensor))
-        if self.groups == NULL or self.tensors == NULL or self.outputs == NULL:
+        if self.groups == NULL or self.tensors == NULL or self.outputs == NULL or self.stats == NULL:
             raise MemoryError()
+        self.last_report.struct_size = sizeof(lrf_report)
+        for i in range(self.tensor_count):
+            self.outputs[i].struct_size = sizeof(lrf_outputs)
+            self.stats[i].struct_size = sizeof(lrf_stats)
         lrf_options_init(&self.options, sizeof(lrf_options))
         for i, (group, first, stop) in enumerate(runs):
             self.runs_of_group[group].append(i)
@@ -278,6 +288,7 @@ cdef class Plan:
         free(self.groups)
         free(self.tensors)
         free(self.outputs)
+        free(self.stats)
         free(self.options.work)
         free(self.scratch)
 
@@ -320,7 +331,7 @@ cdef class Plan:
             self.outputs[i].copy = cnp.PyArray_DATA(<cnp.ndarray>x.copies[i]) if x.copies else NULL
             self.outputs[i].copy_dtype = copy_dtypes[x.copy_dtypes[i]] if x.copies else 0
             self.outputs[i].last = cnp.PyArray_DATA(<cnp.ndarray>x.last[i]) if x.last else NULL
-            self.outputs[i].stats = NULL
+            self.outputs[i].stats = &self.stats[i]
             self.tensors[i].grad = NULL      # the next step looks for overlap anew
         for i in range(self.group_count):
             needed = x.ema or x.copies or recorder is not None
@@ -454,6 +465,7 @@ cdef class Plan:
         if status == LRF_OK:
             self.updates += 1
             if self.has_work and self.recorded:
+                self.copy_stats(self.recorder.target(self.updates - 1))
                 lrs = [settings["lr"] for settings in self.settings]
                 self.recorder.commit(self.updates, self.options.grad_scale, lrs)
         elif status != LRF_NOT_FINITE:
@@ -484,17 +496,14 @@ cdef class Plan:
 
     cdef int prepare_work(self) except -1:
         """Memory for norms and statistics of this step."""
-        cdef cnp.ndarray target
-        cdef Py_ssize_t i
         cdef size_t size
         cdef void *work
         self.recorded = self.recorder is not None and self.recorder.wanted(self.updates)
-        self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS)
+        self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS | LRF_KEEP_LAST)
         if self.recorded:
             self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
-            target = self.recorder.target(self.updates)
-            for i in range(self.tensor_count):
-                self.outputs[i].stats = <lrf_stats *>cnp.PyArray_DATA(target) + i
+            if not self.recorder.norms and not self.recorder.is_followed(self.updates):
+                self.options.flags |= LRF_KEEP_LAST
         size = lrf_work_size(self.groups, self.group_count, &self.options)
         if size > self.options.work_size:
             work = realloc(self.options.work, size)
@@ -502,6 +511,14 @@ cdef class Plan:
                 raise MemoryError()
             self.options.work = work
             self.options.work_size = size
+        return 0
+
+    cdef int copy_stats(self, cnp.ndarray target) except -1:
+        """What follows the sizes of the C structs, into the rows of a contiguous array."""
+        cdef Py_ssize_t i
+        cdef size_t size = sizeof(lrf_stats) - (<char *>&self.stats[0].elements - <char *>&self.stats[0])
+        for i in range(self.tensor_count):
+            memcpy(<char *>cnp.PyArray_DATA(target) + i * size, &self.stats[i].elements, size)
         return 0
 
     # ---- checks of what may have changed since it was bound ----------------------------------------------------
@@ -537,6 +554,7 @@ cdef class Plan:
         cdef bint moved = False
         cdef void *data
         cdef lrf_report report
+        report.struct_size = sizeof(report)
         if len(grads) != self.tensor_count:
             self.buffers.check_grads(grads, self.zero_grads)
         for i in range(self.tensor_count):
@@ -567,6 +585,7 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     cdef lrf_options options
     cdef lrf_report report
     cdef lrf_status status
+    report.struct_size = sizeof(report)
     if not (cnp.PyArray_Check(param) and fits(param, param) and cnp.PyArray_ISCARRAY(<cnp.ndarray>param)
             and cnp.PyArray_TYPE(<cnp.ndarray>param) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and fits(grad, param)):
         check()

@@ -1,6 +1,7 @@
 """The specification of what surrounds an update, in NumPy: norm, clipping, averages, copies, statistics.
 
-The counterpart of ``src_c/reduce.h``, ``stages.h``, ``statistics.h`` and ``tail.c``, with the same bits.
+The counterpart of ``src_c/kernels/`` (``reduce.h``, ``stages.h``, ``statistics.h``), ``norm.c`` and ``update.c``, with
+the same bits.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
     gather_norms(row, grad, before, trace)
     c = grad.dtype.type
     u = trace.update
-    w = np.full_like(u, np.nan) if trace.last is None else trace.last
+    w = trace.last  # None: unknown, and so is what compares with it
     d = np.ones_like(u) if trace.denominator is None else trace.denominator
     s = c(-1.0 if scale < 0 else 1.0) * grad
     usable = d[~np.isnan(d)]
@@ -135,13 +136,13 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
         "grad_max": _largest(grad) * abs(scale),
         "update_max": _largest(u),
         "grad_update": sum_products(grad, u) * scale,
-        "grad_last": sum_products(grad, w) * scale,
+        "grad_last": math.nan if w is None else sum_products(grad, w) * scale,
         "rate_max": float(np.float64(rate) / np.float64(least)) if grad.size else 0.0,
         "nan": int(np.count_nonzero(np.isnan(grad))),
         "inf": int(np.count_nonzero(np.isinf(grad))),
         "zero": int(np.count_nonzero(grad == 0)),
         "lost": int(np.count_nonzero((u != 0) & (before - u == before))),
-        "turned": math.nan if trace.last is None else int(np.count_nonzero(((s < 0) & (w > 0)) | ((s > 0) & (w < 0)))),
+        "turned": math.nan if w is None else int(np.count_nonzero(((s < 0) & (w > 0)) | ((s > 0) & (w < 0)))),
         "eps_dominates": int(np.count_nonzero(d < 2 * c(eps))),
     }
     _write(row, values)

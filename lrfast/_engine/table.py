@@ -9,7 +9,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parents[1]
 _RULE = re.compile(
     r"^LRF_RULE\((?P<id>\d+), (?P<constant>\w+), (?P<name>\w+), (?P<family>\w+),"
-    r"\s*STATES\((?P<states>[^)]*)\),(\s*FLAGS\((?P<flags>[^)]*)\),)?\s*DEFAULTS\((?P<defaults>[^)]*)\)\)",
+    r"\s*STATES\((?P<states>[^)]*)\),\s*FLAGS\((?P<flags>[^)]*)\),\s*DEFAULTS\((?P<defaults>[^)]*)\)\)",
     re.MULTILINE,
 )
 _RANGE = re.compile(

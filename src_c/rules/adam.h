@@ -6,71 +6,46 @@
  *     v  = beta2 v + (1 - beta2) x^2
  *     p  = (1 - lr decoupled_weight_decay) p - lr/c1 m / (sqrt(v) / sqrt(c2) + eps),    ci = 1 - betai^t
  *     AMSGrad keeps the maximum of all v so far and divides by its root instead */
-#ifdef LRF_SCALARS
+typedef struct {
+    real grad_scale, weight_decay;
+    real one_minus_beta1, beta2, one_minus_beta2;
+    real lr;       /* with its bias correction: lr / c1 */
+    real per_root; /* bias correction of the root: 1 / sqrt(c2) */
+    real eps;
+    real keep; /* of the parameter: 1 - lr decoupled_weight_decay */
+} LRF_TYPED(adam_scalars);
 
-static void adam_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
+#ifdef LRF_COMPUTE
+LRF_COMPUTE(adam)
 {
-    scalars->weight1 = 1 - group->beta1;
-    scalars->beta2 = group->beta2;
-    scalars->weight2 = 1 - group->beta2;
-    scalars->lr = group->lr / lrf_one_minus_power(group->beta1, step);
-    scalars->correction2 = 1 / sqrt(lrf_one_minus_power(group->beta2, step));
-    scalars->keep = 1 - group->lr * group->decoupled_weight_decay;
-    scalars->eps = group->eps;
+    k->one_minus_beta1 = 1 - group->beta1;
+    k->beta2 = group->beta2;
+    k->one_minus_beta2 = 1 - group->beta2;
+    k->lr = group->lr / lrf_one_minus_power(group->beta1, t);
+    k->per_root = 1 / sqrt(lrf_one_minus_power(group->beta2, t));
+    k->eps = group->eps;
+    k->keep = 1 - group->lr * group->decoupled_weight_decay;
+    return group->lr;
 }
-
 #else
-
-LRF_UPDATE(adam, exp_avg, exp_avg_sq, no_state2)
+LRF_UPDATE(adam, exp_avg, exp_avg_sq, max_exp_avg_sq, no_state3)
 {
-    const real grad_scale = (real)scalars->grad_scale, weight_decay = (real)scalars->weight_decay;
-    const real weight1 = (real)scalars->weight1;
-    const real beta2 = (real)scalars->beta2, weight2 = (real)scalars->weight2;
-    const real lr = (real)scalars->lr, correction2 = (real)scalars->correction2;
-    const real keep = (real)scalars->keep, eps = (real)scalars->eps;
-    const real last_lr = (real)scalars->last_lr, last_correction2 = (real)scalars->last_correction2;
-    const real last_eps = (real)scalars->last_eps;
+    const int keeps_largest = LRF_HAS(max_exp_avg_sq);
 
     for (size_t i = 0; i < n; i++) {
-        LRF_TRACE(last, last_lr * exp_avg[i] / (root(exp_avg_sq[i]) * last_correction2 + last_eps));
-        const real x = grad_scale * g[i] + weight_decay * p[i];
-        const real m = flush(towards(exp_avg[i], x, weight1));
-        const real v = flush(beta2 * exp_avg_sq[i] + weight2 * x * x);
-        const real d = root(v) * correction2 + eps;
-        const real u = lr * m / d;
+        const real x = k.grad_scale * g[i] + k.weight_decay * p[i];
+        const real m = flush(towards(exp_avg[i], x, k.one_minus_beta1));
+        const real v = flush(k.beta2 * exp_avg_sq[i] + k.one_minus_beta2 * x * x);
+        const real largest = keeps_largest ? larger(max_exp_avg_sq[i], v) : v;
+        const real d = root(largest) * k.per_root + k.eps;
+        const real u = k.lr * m / d;
         LRF_TRACE(update, u);
         LRF_TRACE(denominator, d);
         exp_avg[i] = m;
         exp_avg_sq[i] = v;
-        p[i] = keep * p[i] - u;
+        if (keeps_largest)
+            max_exp_avg_sq[i] = largest;
+        p[i] = k.keep * p[i] - u;
     }
 }
-
-LRF_UPDATE(amsgrad, exp_avg, exp_avg_sq, max_exp_avg_sq)
-{
-    const real grad_scale = (real)scalars->grad_scale, weight_decay = (real)scalars->weight_decay;
-    const real weight1 = (real)scalars->weight1;
-    const real beta2 = (real)scalars->beta2, weight2 = (real)scalars->weight2;
-    const real lr = (real)scalars->lr, correction2 = (real)scalars->correction2;
-    const real keep = (real)scalars->keep, eps = (real)scalars->eps;
-    const real last_lr = (real)scalars->last_lr, last_correction2 = (real)scalars->last_correction2;
-    const real last_eps = (real)scalars->last_eps;
-
-    for (size_t i = 0; i < n; i++) {
-        LRF_TRACE(last, last_lr * exp_avg[i] / (root(max_exp_avg_sq[i]) * last_correction2 + last_eps));
-        const real x = grad_scale * g[i] + weight_decay * p[i];
-        const real m = flush(towards(exp_avg[i], x, weight1));
-        const real v = flush(beta2 * exp_avg_sq[i] + weight2 * x * x);
-        const real largest = larger(max_exp_avg_sq[i], v);
-        const real d = root(largest) * correction2 + eps;
-        const real u = lr * m / d;
-        LRF_TRACE(update, u);
-        LRF_TRACE(denominator, d);
-        exp_avg[i] = m;
-        exp_avg_sq[i] = v;
-        max_exp_avg_sq[i] = largest;
-        p[i] = keep * p[i] - u;
-    }
-}
-
 #endif

@@ -6,31 +6,29 @@
  *     otherwise:  p = keep p - lr/c1 m
  *
  * Adam's loop with other scalars: in the second case its denominator is sqrt(v) * 0 + 1. */
-#ifdef LRF_SCALARS
+typedef LRF_TYPED(adam_scalars) LRF_TYPED(radam_scalars);
 
-static void radam_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
+#ifdef LRF_COMPUTE
+LRF_COMPUTE(radam)
 {
-    const double c2 = lrf_one_minus_power(group->beta2, step);
+    const double c2 = lrf_one_minus_power(group->beta2, t);
     const double rho_inf = 2 / (1 - group->beta2) - 1;
-    const double rho = rho_inf - 2 * (double)step * (1 - c2) / c2;
+    const double rho = rho_inf - 2 * (double)t * (1 - c2) / c2;
 
-    adam_scalars(scalars, group, step);
+    adam_compute(k, group, t);
     if (rho > 5) {
         const double r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
-        scalars->lr *= r * sqrt(c2);
-        scalars->rate = group->lr * (r * sqrt(c2));
-        scalars->correction2 = 1;
-    } else {
-        scalars->correction2 = 0;
-        scalars->eps = 1;
+        k->lr *= r * sqrt(c2);
+        k->per_root = 1;
+        return group->lr * (r * sqrt(c2));
     }
+    k->per_root = 0;
+    k->eps = 1;
+    return group->lr;
 }
-
 #else
-
-LRF_UPDATE(radam, exp_avg, exp_avg_sq, no_state2)
+LRF_UPDATE(radam, exp_avg, exp_avg_sq, no_state2, no_state3)
 {
-    LRF_VARIANT(adam)(n, scalars, p, g, exp_avg, exp_avg_sq, no_state2, traced_update, traced_denominator, traced_last);
+    LRF_CALL(adam, k, exp_avg, exp_avg_sq, no_state2, no_state3);
 }
-
 #endif

@@ -5,110 +5,48 @@
  *     a += (1 - alpha) (x - a),  d = sqrt(max(v - a^2, 0)) + eps      (centered; otherwise d = sqrt(v) + eps)
  *     p -= lr_t x / d                                                 lr_t = lr / (1 + (t-1) lr_decay)
  *     b  = momentum b + x / d,  p -= lr_t b                           (with momentum) */
-#ifdef LRF_SCALARS
+typedef struct {
+    real grad_scale, weight_decay;
+    real alpha, one_minus_alpha;
+    real momentum;
+    real lr; /* decayed */
+    real eps;
+} LRF_TYPED(rmsprop_scalars);
 
-static void rmsprop_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t step)
+#ifdef LRF_COMPUTE
+LRF_COMPUTE(rmsprop)
 {
-    double alpha = group->alpha;
+    k->alpha = group->alpha;
     if (group->flags & LRF_MEAN)
-        alpha = (double)(step - 1) / (double)step;
-    else if (step == 1 && (group->flags & LRF_FIRST_GRADIENT))
-        alpha = 0;
-    scalars->beta2 = alpha;
-    scalars->weight2 = 1 - alpha;
-    scalars->momentum = group->momentum;
-    scalars->lr = decayed_lr(group, step);
-    scalars->eps = group->eps;
+        k->alpha = (double)(t - 1) / (double)t;
+    else if (t == 1 && (group->flags & LRF_FIRST_GRADIENT))
+        k->alpha = 0;
+    k->one_minus_alpha = 1 - k->alpha;
+    k->momentum = group->momentum;
+    k->lr = decayed_lr(group, t);
+    k->eps = group->eps;
+    return k->lr;
 }
-
 #else
-
-LRF_UPDATE(rmsprop, no_state0, square_avg, no_state2)
+LRF_UPDATE(rmsprop, momentum_buffer, square_avg, grad_avg, no_state3)
 {
-    const real grad_scale = (real)scalars->grad_scale, weight_decay = (real)scalars->weight_decay;
-    const real alpha = (real)scalars->beta2, weight = (real)scalars->weight2;
-    const real lr = (real)scalars->lr, eps = (real)scalars->eps;
+    const int heavy = LRF_HAS(momentum_buffer), centered = LRF_HAS(grad_avg);
 
     for (size_t i = 0; i < n; i++) {
-        const real x = grad_scale * g[i] + weight_decay * p[i];
-        const real v = flush(alpha * square_avg[i] + weight * x * x);
-        const real d = root(v) + eps;
-        const real u = lr * x / d;
-        LRF_TRACE(update, u);
-        LRF_TRACE(denominator, d);
-        LRF_TRACE(last, 0);
-        square_avg[i] = v;
-        p[i] = p[i] - u;
-    }
-}
-
-LRF_UPDATE(rmsprop_momentum, momentum_buffer, square_avg, no_state2)
-{
-    const real grad_scale = (real)scalars->grad_scale, weight_decay = (real)scalars->weight_decay;
-    const real alpha = (real)scalars->beta2, weight = (real)scalars->weight2;
-    const real momentum = (real)scalars->momentum;
-    const real lr = (real)scalars->lr, eps = (real)scalars->eps;
-    const real last_lr = (real)scalars->last_lr;
-
-    for (size_t i = 0; i < n; i++) {
-        LRF_TRACE(last, last_lr * momentum_buffer[i]);
-        const real x = grad_scale * g[i] + weight_decay * p[i];
-        const real v = flush(alpha * square_avg[i] + weight * x * x);
-        const real d = root(v) + eps;
-        const real b = flush(momentum * momentum_buffer[i] + x / d);
-        const real u = lr * b;
+        const real x = k.grad_scale * g[i] + k.weight_decay * p[i];
+        const real v = flush(k.alpha * square_avg[i] + k.one_minus_alpha * x * x);
+        const real a = centered ? flush(towards(grad_avg[i], x, k.one_minus_alpha)) : 0;
+        const real d = root(centered ? not_negative(v - a * a) : v) + k.eps;
+        const real b = heavy ? flush(k.momentum * momentum_buffer[i] + x / d) : 0;
+        const real u = heavy ? k.lr * b : k.lr * x / d;
         LRF_TRACE(update, u);
         LRF_TRACE(denominator, d);
         square_avg[i] = v;
-        momentum_buffer[i] = b;
+        if (centered)
+            grad_avg[i] = a;
+        if (heavy)
+            momentum_buffer[i] = b;
         p[i] = p[i] - u;
     }
 }
-
-LRF_UPDATE(rmsprop_centered, no_state0, square_avg, grad_avg)
-{
-    const real grad_scale = (real)scalars->grad_scale, weight_decay = (real)scalars->weight_decay;
-    const real alpha = (real)scalars->beta2, weight = (real)scalars->weight2;
-    const real lr = (real)scalars->lr, eps = (real)scalars->eps;
-
-    for (size_t i = 0; i < n; i++) {
-        const real x = grad_scale * g[i] + weight_decay * p[i];
-        const real v = flush(alpha * square_avg[i] + weight * x * x);
-        const real a = flush(towards(grad_avg[i], x, weight));
-        const real d = root(not_negative(v - a * a)) + eps;
-        const real u = lr * x / d;
-        LRF_TRACE(update, u);
-        LRF_TRACE(denominator, d);
-        LRF_TRACE(last, 0);
-        square_avg[i] = v;
-        grad_avg[i] = a;
-        p[i] = p[i] - u;
-    }
-}
-
-LRF_UPDATE(rmsprop_centered_momentum, momentum_buffer, square_avg, grad_avg)
-{
-    const real grad_scale = (real)scalars->grad_scale, weight_decay = (real)scalars->weight_decay;
-    const real alpha = (real)scalars->beta2, weight = (real)scalars->weight2;
-    const real momentum = (real)scalars->momentum;
-    const real lr = (real)scalars->lr, eps = (real)scalars->eps;
-    const real last_lr = (real)scalars->last_lr;
-
-    for (size_t i = 0; i < n; i++) {
-        LRF_TRACE(last, last_lr * momentum_buffer[i]);
-        const real x = grad_scale * g[i] + weight_decay * p[i];
-        const real v = flush(alpha * square_avg[i] + weight * x * x);
-        const real a = flush(towards(grad_avg[i], x, weight));
-        const real d = root(not_negative(v - a * a)) + eps;
-        const real b = flush(momentum * momentum_buffer[i] + x / d);
-        const real u = lr * b;
-        LRF_TRACE(update, u);
-        LRF_TRACE(denominator, d);
-        square_avg[i] = v;
-        grad_avg[i] = a;
-        momentum_buffer[i] = b;
-        p[i] = p[i] - u;
-    }
-}
-
 #endif

@@ -8,8 +8,9 @@ enum {
     COUNT = 3109,
     UPDATES = 300,
     TAIL_UPDATES = 30,
-    BUFFERS = 4
-}; /* COUNT: three tiles, a row of lanes, and a tail */
+    BUFFERS = 4,
+    STATISTICS = (sizeof(lrf_stats) - offsetof(lrf_stats, elements)) / sizeof(double)
+}; /* COUNT: three tiles, a row of lanes, and a rest */
 
 /* After these come single updates far into a training. */
 static const uint64_t late_steps[] = {5000, 123456789, UINT64_C(1) << 40};
@@ -91,8 +92,13 @@ static void run_tail(const variant *chosen, uint32_t dtype, uint32_t copy_dtype)
     const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
     double work[16 * (COUNT / 1024 + 1)];
     lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
-    lrf_stats stats;
-    const lrf_outputs outputs = {.ema = ema, .copy = copy, .copy_dtype = copy_dtype, .last = last, .stats = &stats};
+    lrf_stats stats = {.struct_size = sizeof stats};
+    const lrf_outputs outputs = {.struct_size = sizeof outputs,
+                                 .copy_dtype = copy_dtype,
+                                 .ema = ema,
+                                 .copy = copy,
+                                 .last = last,
+                                 .stats = &stats};
     lrf_group group = chosen->group;
     lrf_options options;
     uint64_t hash = 0xcbf29ce484222325u;
@@ -102,7 +108,6 @@ static void run_tail(const variant *chosen, uint32_t dtype, uint32_t copy_dtype)
     group.tensors = &tensor;
     group.count = 1;
     group.outputs = &outputs;
-    group.last_lr = group.lr;
     lrf_options_init(&options, sizeof options);
     options.flags = LRF_STATS | LRF_ZERO_GRADS | LRF_REQUIRE_FINITE;
     options.grad_scale = chosen->grad_scale;
@@ -129,7 +134,7 @@ static void run_tail(const variant *chosen, uint32_t dtype, uint32_t copy_dtype)
     hash = hash_elements(hash, tensor.grad, element_size(dtype), COUNT);
     hash = hash_elements(hash, ema, element_size(dtype), COUNT);
     hash = hash_elements(hash, copy, copy_dtype == LRF_FLOAT32 ? 4 : 2, COUNT);
-    hash = hash_elements(hash, &stats, sizeof(double), sizeof stats / sizeof(double));
+    hash = hash_elements(hash, &stats.elements, sizeof(double), STATISTICS);
     printf("%s-%s-%s %016llx\n", chosen->name, dtype == LRF_FLOAT64 ? "f64" : "f32", names[copy_dtype],
            (unsigned long long)hash);
 }

@@ -111,6 +111,13 @@ static inline void *take(arena *memory, size_t bytes)
     return start;
 }
 
+static UNUSED lrf_stats *take_stats(arena *memory)
+{
+    lrf_stats *const stats = take(memory, sizeof *stats);
+    stats->struct_size = sizeof *stats;
+    return stats;
+}
+
 /* A tensor whose buffers come from the arena, filled with numbers; states are not negative. */
 static UNUSED lrf_tensor make_tensor(arena *memory, const lrf_rule_info *rule, uint32_t dtype, size_t count,
                                      uint64_t stream)

@@ -11,7 +11,7 @@ static void versions_agree(void)
 
 static void every_status_has_its_own_text(void)
 {
-    for (int i = LRF_OK; i <= LRF_UNFINISHED + 1; i++) {
+    for (int i = LRF_OK; i <= LRF_NOT_FINITE; i++) {
         const char *text = lrf_status_text((lrf_status)i);
         describe("status %d", i);
         CHECK(text && *text);
@@ -28,10 +28,13 @@ static void values_are_pinned(void)
     CHECK(LRF_OK == 0 && LRF_BAD_STRUCT == 1 && LRF_BAD_RULE == 2 && LRF_BAD_DTYPE == 3 && LRF_BAD_NUMBER == 4);
     CHECK(LRF_BAD_FLAGS == 5 && LRF_NULL_POINTER == 6 && LRF_MISALIGNED == 7 && LRF_BAD_COUNT == 8);
     CHECK(LRF_OVERLAP == 9 && LRF_BAD_WORK == 10 && LRF_BAD_ISA == 11 && LRF_UNFINISHED == 12);
+    CHECK(LRF_NOT_FINITE == 13 && LRF_RADAM == 10);
     CHECK(LRF_SGD == 1 && LRF_MOMENTUM == 2 && LRF_ADAGRAD == 3 && LRF_RMSPROP == 4 && LRF_RMSPROP_MOMENTUM == 5);
     CHECK(LRF_RMSPROP_CENTERED == 6 && LRF_RMSPROP_CENTERED_MOMENTUM == 7 && LRF_ADAM == 8 && LRF_AMSGRAD == 9);
     CHECK(LRF_FLOAT32 == 1 && LRF_FLOAT64 == 2);
     CHECK(LRF_MAXIMIZE == 1 && LRF_NESTEROV == 2 && LRF_FIRST_GRADIENT == 4 && LRF_MEAN == 8 && LRF_GRAD_NORM == 1);
+    CHECK(LRF_REQUIRE_FINITE == 2 && LRF_ZERO_GRADS == 4 && LRF_NORMS == 8 && LRF_STATS == 16 && LRF_KEEP_LAST == 32);
+    CHECK(LRF_NATIVE == 0);
     CHECK(sizeof(lrf_tensor) == 64);
     CHECK(offsetof(lrf_tensor, grad) == 8 && offsetof(lrf_tensor, state) == 16);
     CHECK(offsetof(lrf_tensor, count) == 48 && offsetof(lrf_tensor, step) == 56);
@@ -50,8 +53,10 @@ static double default_of(const lrf_rule_info *row, const char *name)
 static void groups_start_with_the_defaults_of_the_table(void)
 {
     static const char *const numbers[] = {
-        "lr",  "weight_decay", "decoupled_weight_decay", "momentum", "dampening", "alpha", "beta1", "beta2",
-        "eps", "lr_decay"};
+#define LRF_NUMBER(name, range, schedule, setting) #name,
+#include "optimizers.def"
+#undef LRF_NUMBER
+    };
     size_t rows = 0;
 
     for (; lrf_rule_at(rows); rows++) {
@@ -62,7 +67,8 @@ static void groups_start_with_the_defaults_of_the_table(void)
         memset(&group, 0xff, sizeof group);
         CHECK(lrf_group_init(&group, sizeof group, (lrf_rule)row->id) == LRF_OK);
         CHECK(group.struct_size == sizeof group && group.rule == row->id && group.dtype == LRF_FLOAT32);
-        CHECK(group.flags == 0 && !group.tensors && group.count == 0);
+        CHECK(group.flags == 0 && !group.tensors && group.count == 0 && !group.outputs && !group.storage);
+        CHECK(row->flags & LRF_MAXIMIZE);
         for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
             const size_t offset = lrf_number_offset(numbers[i]);
             double value = NAN;
@@ -102,7 +108,7 @@ static void a_step_updates_counts_and_reports(void)
                              {.param = NULL, .grad = g, .count = 0, .step = 7}};
     lrf_group group;
     lrf_options options;
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
 
     describe("a plain step");
     lrf_group_init(&group, sizeof group, LRF_SGD);

@@ -77,7 +77,7 @@ static void train(uint32_t rule, uint32_t dtype, environment e, int check)
     lrf_group group;
     lrf_options options;
     lrf_job job;
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
     lrf_status status;
     int unchanged = 1;
 
@@ -91,13 +91,13 @@ static void train(uint32_t rule, uint32_t dtype, environment e, int check)
     group.tensors = &tensor;
     group.count = 1;
     group.weight_decay = 0.01;
-    outputs = (lrf_outputs){.ema = take(&memory, COUNT * element_size(dtype)),
+    outputs = (lrf_outputs){.struct_size = sizeof outputs,
+                            .ema = take(&memory, COUNT * element_size(dtype)),
                             .copy = take(&memory, COUNT * sizeof(uint16_t)),
                             .last = take(&memory, COUNT * element_size(dtype)),
-                            .stats = take(&memory, sizeof(lrf_stats)),
+                            .stats = take_stats(&memory),
                             .copy_dtype = LRF_FLOAT16};
     group.outputs = &outputs;
-    group.last_lr = group.lr;
     options.flags = LRF_STATS | LRF_REQUIRE_FINITE;
     options.ema_decay = 0.9;
     options.grad_scale = 1.0 / 3;

@@ -1,7 +1,7 @@
 /* Which kernels run: the processor probe, LRFAST_ISA, lrf_set_isa. */
 #define _POSIX_C_SOURCE 200809L /* setenv */
 #include "harness.h"
-#include "dispatch.h"
+#include "internal.h"
 
 static const uint32_t AVX2_LEAF7 = 1u << 5;
 static const uint32_t AVX512_LEAF7[] = {1u << 16, 1u << 17, 1u << 30, 1u << 31}; /* f, dq, bw, vl */
@@ -52,7 +52,7 @@ static void the_environment_chooses(void)
     static const char *const wrong[] = {"nonsense", "numpy", "AVX2", "avx", "avx512 "};
     size_t available = 0;
     const char *last;
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
 
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         describe("LRFAST_ISA=%s", wrong[i]);

@@ -26,7 +26,7 @@ static lrf_status check_overlap(lrf_report *report)
 
 static void named_cases(void)
 {
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
 
     set_groups(LRF_SGD, LRF_SGD);
     for (size_t i = 0; i < TENSORS; i++)
@@ -62,7 +62,7 @@ static void named_cases(void)
 
 static void refusals(void)
 {
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
     const size_t needed = lrf_overlap_scratch_size(groups, 2);
 
     describe("scratch");

@@ -32,10 +32,11 @@ static void make_groups(void)
             group->tensors[SKIPPED].grad = NULL;
             for (size_t k = 0; k < TENSORS; k++)
                 outputs[all_groups][k] = (lrf_outputs){
+                    .struct_size = sizeof outputs[all_groups][k],
                     .ema = take(&memory, sizes[k] * element_size(dtype)),
                     .copy = take(&memory, sizes[k] * sizeof(float)),
                     .last = i % 3 ? take(&memory, sizes[k] * element_size(dtype)) : NULL,
-                    .stats = take(&memory, sizeof(lrf_stats)),
+                    .stats = take_stats(&memory),
                     .copy_dtype = i % 3 == 0   ? LRF_FLOAT32
                                   : i % 3 == 1 ? LRF_FLOAT16
                                                : LRF_BFLOAT16,
@@ -73,7 +74,7 @@ static lrf_options make_options(uint32_t flags, double clip_norm)
 static lrf_report step(size_t group_count, const lrf_options *options, size_t parts, int reversed)
 {
     lrf_job job;
-    lrf_report report = {0};
+    lrf_report report = {.struct_size = sizeof report};
     CHECK(lrf_begin(&job, groups, group_count, options, &report) == LRF_OK);
     while (lrf_next(&job))
         for (size_t part = 0; part < parts; part++)
@@ -84,12 +85,12 @@ static lrf_report step(size_t group_count, const lrf_options *options, size_t pa
 
 static void same_bits_for_all_parts_and_isas(const char *name, const lrf_options *options, size_t count)
 {
-    lrf_report first = {0};
+    lrf_report first = {.struct_size = sizeof first};
 
     for (size_t isa = 0; lrf_isa_name(isa); isa++)
         for (size_t k = 0; k < PART_COUNTS; k++)
             for (int reversed = 0; reversed < 2; reversed++) {
-                lrf_report report = {0};
+                lrf_report report = {.struct_size = sizeof report};
                 describe("%s, %s, %zu parts%s", name, lrf_isa_name(isa), part_counts[k], reversed ? " reversed" : "");
                 CHECK(lrf_set_isa(lrf_isa_name(isa)) == LRF_OK);
                 start_anew();
@@ -147,7 +148,7 @@ static void norms(void)
 
     for (size_t count = 0; count <= all_groups; count++) {
         const long double exact = exact_norm(count, options.grad_scale);
-        lrf_report report;
+        lrf_report report = {.struct_size = sizeof report};
         describe("norm of %zu groups", count);
         report = step(count, &options, 3, 0);
         CHECK(fabsl(report.grad_norm - exact) <= 1e-14L * exact);
@@ -162,7 +163,7 @@ static void norms(void)
 static void clipping(void)
 {
     lrf_options options = make_options(0, 0.5);
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
 
     describe("clipping");
     start_anew();
@@ -181,7 +182,7 @@ static void not_finite(void)
 {
     static const size_t places[] = {0, 1, 31, 32, 1023, 1024, 2047, 2048, 2975, 2999};
     const lrf_options options = make_options(0, 0.5);
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
 
     for (size_t isa = 0; lrf_isa_name(isa); isa++)
         for (uint32_t dtype = LRF_FLOAT32; dtype <= LRF_FLOAT64; dtype++)

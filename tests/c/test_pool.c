@@ -100,7 +100,7 @@ static void any_number_of_threads(uint64_t expected)
 static void refusals_pass_through(void)
 {
     lrf_pool *pool = lrf_pool_create(2);
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
     subject *s = make_subject();
 
     describe("refusal");

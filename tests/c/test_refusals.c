@@ -4,9 +4,9 @@
 enum { COUNT = 8, GAP = 3 * COUNT, BUFFERS = 5 };
 
 /* All that a step might write, in one piece. Group 0 is fine, so that group 1 is refused after much was read; in it
- * tensor 1 has all the buffers that there are: param, grad, three states. */
+ * tensor 1 has all the buffers that there are: param, grad, three states; and one more for other rules. */
 static struct scene {
-    double memory[4][BUFFERS * GAP];
+    double memory[4][(BUFFERS + 1) * GAP];
     double work[24];
     lrf_tensor tensors[2][2];
     lrf_group groups[2];
@@ -40,9 +40,9 @@ static void set_scene(uint32_t dtype)
                                                .state = {memory + 2 * GAP + COUNT, memory + 3 * GAP + COUNT},
                                                .count = COUNT,
                                                .step = 3};
-            if (i == 1)
-                scene.tensors[i][j].state[2] = memory + 4 * GAP + COUNT;
-            for (size_t k = 0; k < BUFFERS * GAP * sizeof(double) / element_size(dtype); k++)
+            for (size_t slot = 2; i == 1 && slot < 4; slot++)
+                scene.tensors[i][j].state[slot] = memory + (2 + slot) * GAP + COUNT;
+            for (size_t k = 0; k < (BUFFERS + 1) * GAP * sizeof(double) / element_size(dtype); k++)
                 put(memory, dtype, k, fabs(number_at(dtype, 2 * i + j, k)));
         }
     }
@@ -57,7 +57,7 @@ static void set_scene(uint32_t dtype)
 static void expect_at(lrf_status status, const char *what, size_t group_index, size_t tensor_index)
 {
     lrf_job job;
-    lrf_report report = {0};
+    lrf_report report = {.struct_size = sizeof report};
     const uint32_t dtype = before.groups[0].dtype;
 
     describe("%s, expecting %s", what, lrf_status_text(status));
@@ -91,20 +91,23 @@ static void accept(const char *what)
 
 static void structs(void)
 {
-    static const uint32_t wrong[] = {0, sizeof(lrf_group) - 8, sizeof(lrf_group) + 8, sizeof(lrf_options) + 8};
+    static const uint32_t wrong_groups[] = {0, 120, 129, sizeof(lrf_group) + 8, UINT32_MAX};
+    static const uint32_t wrong_options[] = {0, 48, 57, sizeof(lrf_options) + 8, UINT32_MAX};
     lrf_group fresh_group;
     lrf_options fresh_options;
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        group->struct_size = wrong[i];
+    for (size_t i = 0; i < sizeof wrong_groups / sizeof wrong_groups[0]; i++) {
+        group->struct_size = wrong_groups[i];
         expect_at(LRF_BAD_STRUCT, "struct_size", 1, 0);
-        scene.options.struct_size = wrong[i];
+        scene.groups[0].struct_size = wrong_groups[i];
+        expect_at(LRF_BAD_STRUCT, "struct_size", 0, 0);
+        scene.options.struct_size = wrong_options[i];
         expect_at(LRF_BAD_STRUCT, "options.struct_size", 0, 0);
-        describe("init with size %u", wrong[i]);
+        describe("init with sizes %u, %u", wrong_groups[i], wrong_options[i]);
         memset(&fresh_group, 0x55, sizeof fresh_group);
         memset(&fresh_options, 0x55, sizeof fresh_options);
-        CHECK(lrf_group_init(&fresh_group, wrong[i], LRF_ADAM) == LRF_BAD_STRUCT);
-        CHECK(lrf_options_init(&fresh_options, wrong[i]) == LRF_BAD_STRUCT);
+        CHECK(lrf_group_init(&fresh_group, wrong_groups[i], LRF_ADAM) == LRF_BAD_STRUCT);
+        CHECK(lrf_options_init(&fresh_options, wrong_options[i]) == LRF_BAD_STRUCT);
         CHECK(fresh_group.struct_size == 0x55555555 && fresh_options.struct_size == 0x55555555);
     }
     describe("init");
@@ -136,8 +139,8 @@ static void set_number(const char *name, double x)
 static void numbers(void)
 {
     static const char *const any_sign[] = {"dampening"};
-    static const char *const from_zero[] = {"lr",       "weight_decay", "decoupled_weight_decay", "momentum", "eps",
-                                            "lr_decay", "last_lr"};
+    static const char *const from_zero[] = {"lr",       "weight_decay", "decoupled_weight_decay",
+                                            "momentum", "eps",          "lr_decay"};
     static const char *const below_one[] = {"alpha", "beta1", "beta2"};
     static const double never[] = {NAN, INFINITY, -INFINITY};
 
@@ -223,7 +226,10 @@ static void flags(void)
             {1u << 31, 0, "flags"},
         };
         for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
-            group->rule = rule;
+            lrf_group_init(group, sizeof *group, (lrf_rule)rule);
+            group->dtype = before.groups[1].dtype;
+            group->tensors = scene.tensors[1];
+            group->count = 2;
             group->momentum = 0.9;
             group->flags = cases[k].flags;
             if (cases[k].allowed)
@@ -240,13 +246,17 @@ static void flags(void)
     group->flags = LRF_NESTEROV;
     group->dampening = 0.1;
     expect_at(LRF_BAD_FLAGS, "flags: LRF_NESTEROV", 1, 0);
-    scene.options.flags = 32;
+    scene.options.flags = 64;
+    expect_at(LRF_BAD_FLAGS, "options.flags", 0, 0);
+    scene.options.flags = LRF_KEEP_LAST;
+    expect_at(LRF_BAD_FLAGS, "options.flags", 0, 0);
+    scene.options.flags = LRF_KEEP_LAST | LRF_NORMS;
     expect_at(LRF_BAD_FLAGS, "options.flags", 0, 0);
 }
 
 static void pointers(void)
 {
-    lrf_report report;
+    lrf_report report = {.struct_size = sizeof report};
 
     group->tensors = NULL;
     expect_at(LRF_NULL_POINTER, "tensors", 1, 0);
@@ -340,7 +350,7 @@ static void work_memory(void)
 static void unfinished(void)
 {
     lrf_job job;
-    lrf_report report = {.updated = 77};
+    lrf_report report = {.struct_size = sizeof report, .updated = 77};
 
     describe("lrf_end too early");
     CHECK(lrf_begin(&job, scene.groups, 2, &scene.options, NULL) == LRF_OK);

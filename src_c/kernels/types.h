@@ -1,9 +1,10 @@
-/* The kernel tables, one per instruction set, and the choice among them. */
-#ifndef LRF_DISPATCH_H
-#define LRF_DISPATCH_H
+/* What kernels and the phases that call them have in common: sizes, scalars, slots, and the table of kernels that each
+ * instruction set fills. */
+#ifndef LRF_TYPES_H
+#define LRF_TYPES_H
 
-#include "compiler.h"
-#include "scalars.h"
+#include "../compiler.h"
+#include "../lrfast.h"
 
 /* Elements; each is a multiple of the next. A step with statistics goes from strip to strip of a tile: sums of a whole
  * one would keep the memory waiting (measured with Adam beyond the caches: 1.3 ns per element in place of 1.0). */
@@ -11,16 +12,32 @@ enum { LRF_TILE = 1024, LRF_STRIP = 256, LRF_LANES = 32 };
 
 /* One past the last rule id. */
 enum {
-#define LRF_RULE(id, NAME, name, family, states, defaults) LRF_RULE_END_AFTER_##NAME = id,
-#include "optimizers.def"
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults) LRF_RULE_END_AFTER_##NAME = id,
+#include "../optimizers.def"
 #undef LRF_RULE
     LRF_RULE_END
 };
 
+/* The scalars of one update: those of the rule's family, whose struct stands in rules/, computed in float64 and rounded
+ * to the element type; and rate, for statistics: the learning rate alone. */
+enum { LRF_MOST_SCALARS = 15 };
+typedef struct lrf_scalars {
+    union {
+        double doubles[LRF_MOST_SCALARS];
+        float singles[LRF_MOST_SCALARS];
+    } values;
+    double rate;
+} lrf_scalars;
+
 /* Where a rule stores what it traces, for a tile; of the tensor's type. NULL where its variant does not. */
 typedef struct lrf_trace {
-    void *update, *denominator, *last;
+    void *update, *denominator;
 } lrf_trace;
+
+/* Variants of a rule's loop: alone, storing its update, and storing all that statistics look at. */
+enum { LRF_PLAIN, LRF_WITH_NORMS, LRF_TRACED, LRF_VARIANTS };
+
+/* ---- statistics ------------------------------------------------------------------------------------------ */
 
 /* What statistics know of a tile, raw: g in place of s. */
 enum { LRF_SAMPLES = 16, LRF_NO_BIN = 255 };
@@ -43,14 +60,13 @@ typedef struct lrf_strip {
     size_t first, n, tile;
 } lrf_strip;
 
-/* NaN if either is. */
+/* Of the doubles of a slot; NaN if either is. */
 static inline double lrf_larger(double x, double y)
 {
     return x >= y || x != x ? x : y;
 }
 
-/* Variants of a rule's loop. */
-enum { LRF_PLAIN, LRF_WITH_NORMS, LRF_TRACED, LRF_VARIANTS };
+/* ---- the table ------------------------------------------------------------------------------------------- */
 
 typedef void lrf_update(const lrf_tensor *tensor, size_t first, size_t n, const lrf_scalars *scalars,
                         const lrf_trace *trace);
@@ -69,22 +85,10 @@ typedef struct lrf_kernels {
     void (*fold_sums[2])(lrf_slot *slot, lrf_sums *sums);
 } lrf_kernels;
 
-#if defined(LRF_X86_64)
-LRF_HIDDEN extern const lrf_kernels lrf_kernels_avx512;
-LRF_HIDDEN extern const lrf_kernels lrf_kernels_avx2;
-LRF_HIDDEN extern const lrf_kernels lrf_kernels_baseline;
-#elif defined(LRF_AARCH64)
-LRF_HIDDEN extern const lrf_kernels lrf_kernels_neon;
-#else
-LRF_HIDDEN extern const lrf_kernels lrf_kernels_baseline;
-#endif
-
-/* The kernels in use; NULL if LRFAST_ISA names some that this machine or build lacks. */
-LRF_HIDDEN const lrf_kernels *lrf_active_kernels(void);
-
-/* What the processor and the operating system offer, as bits; a pure function of what cpuid and xgetbv say.
- * leaf1_ecx: cpuid(1).ecx, leaf7_ebx: cpuid(7, 0).ebx, xcr0: register state that the system saves. */
-enum { LRF_HAS_AVX2 = 1, LRF_HAS_AVX512 = 2 };
-LRF_HIDDEN unsigned lrf_x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint64_t xcr0);
+/* Whether a row of the table names a state in a slot; folded by the compiler. */
+static LRF_ALWAYS_INLINE int lrf_is_there(const char *name)
+{
+    return name != NULL;
+}
 
 #endif

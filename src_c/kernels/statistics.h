@@ -1,4 +1,4 @@
-/* What the statistics of a tile are made of; included by loops.h. */
+/* What the statistics of a tile are made of; included by typed.h. */
 
 /* Bits of |x|, which are ordered like the numbers; above those of infinity for NaN. */
 LRF_KERNELS_TARGET static inline integer LRF_TYPED(size_of)(real x)

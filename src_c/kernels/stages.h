@@ -1,4 +1,4 @@
-/* What else happens to a tile besides its update; included by loops.h. Buffers are of the element type unless they say
+/* What else happens to a tile besides its update; included by typed.h. Buffers are of the element type unless they say
  * otherwise, and do not overlap. */
 
 /* out = scale * g, limited to -bound .. bound; NaN stays. */

@@ -1,6 +1,6 @@
 /* The one reduction: a tile of at most LRF_TILE elements goes into LRF_LANES sums in float64, element i into lane
  * i % LRF_LANES, and the lanes are folded by halves. The order depends on neither vector width nor threads. Each
- * tile has a slot of the caller's work memory; tail.c adds the slots in index order. Included by loops.h. */
+ * tile has a slot of the caller's work memory; the phase adds the slots in index order. Included by typed.h. */
 
 LRF_KERNELS_TARGET static inline double LRF_TYPED(fold)(double *lanes)
 {

@@ -40,31 +40,7 @@ LRF_KERNELS_TARGET static inline real *at(void *buffer, size_t first)
     return buffer ? (real *)buffer + first : NULL;
 }
 
-/* Each rule three times: alone, storing its update, and storing all that statistics look at. */
-#define LRF_VARIANT(name) LRF_TYPED(name)
-#define LRF_TRACE(array, value) (void)(value)
-#include "entries.h"
-#undef LRF_VARIANT
-#undef LRF_TRACE
-
-#define LRF_VARIANT(name) LRF_TYPED(name##_norms)
-#define LRF_TRACE(array, value) LRF_TRACE_##array(value)
-#define LRF_TRACE_update(value) traced_update[i] = (value)
-#define LRF_TRACE_denominator(value) (void)(value)
-#define LRF_TRACE_last(value) (void)(value)
-#include "entries.h"
-#undef LRF_VARIANT
-#undef LRF_TRACE
-#undef LRF_TRACE_update
-#undef LRF_TRACE_denominator
-#undef LRF_TRACE_last
-
-#define LRF_VARIANT(name) LRF_TYPED(name##_traced)
-#define LRF_TRACE(array, value) traced_##array[i] = (value)
-#include "entries.h"
-#undef LRF_VARIANT
-#undef LRF_TRACE
-
+#include "rules.h"
 #include "reduce.h"
 #include "stages.h"
 #include "statistics.h"

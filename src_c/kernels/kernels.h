@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "dispatch.h"
+#include "types.h"
 
 #define real float
 #define integer int32_t
@@ -14,7 +14,7 @@
 #define magnitude fabsf
 #define LRF_SMALLEST_NORMAL FLT_MIN
 #define LRF_TYPED(name) name##_f32
-#include "loops.h"
+#include "typed.h"
 #undef real
 #undef integer
 #undef LRF_MAGNITUDE_BITS
@@ -32,7 +32,7 @@
 #define magnitude fabs
 #define LRF_SMALLEST_NORMAL DBL_MIN
 #define LRF_TYPED(name) name##_f64
-#include "loops.h"
+#include "typed.h"
 #undef real
 #undef integer
 #undef LRF_MAGNITUDE_BITS
@@ -48,18 +48,18 @@ const lrf_kernels LRF_KERNELS = {
 #define LRF_ROW(name) {name##_f32, name##_f64}
     .update = {
         [LRF_PLAIN] = {
-#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = LRF_ROW(name##_entry),
-#include "optimizers.def"
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults) [LRF_##NAME] = LRF_ROW(name),
+#include "../optimizers.def"
 #undef LRF_RULE
         },
         [LRF_WITH_NORMS] = {
-#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = LRF_ROW(name##_entry_norms),
-#include "optimizers.def"
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults) [LRF_##NAME] = LRF_ROW(name##_norms),
+#include "../optimizers.def"
 #undef LRF_RULE
         },
         [LRF_TRACED] = {
-#define LRF_RULE(id, NAME, name, family, states, defaults) [LRF_##NAME] = LRF_ROW(name##_entry_traced),
-#include "optimizers.def"
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults) [LRF_##NAME] = LRF_ROW(name##_traced),
+#include "../optimizers.def"
 #undef LRF_RULE
         },
     },

@@ -1,0 +1,175 @@
+/* What the files of the core call of each other. */
+#ifndef LRF_INTERNAL_H
+#define LRF_INTERNAL_H
+
+#include "compiler.h"
+#include "kernels/types.h"
+#include "lrfast.h"
+
+/* ---- check.c, overlap.c: validation, before anything is written -------------------------------------------- */
+
+/* Checks options and every group and tensor; on refusal says in *report what and where. */
+LRF_HIDDEN lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_options *options,
+                                lrf_report *report);
+
+/* Checks what has to be known of groups before their tensors are looked at: sizes, rule, dtype, pointers. */
+LRF_HIDDEN lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_report *report);
+
+/* Says what is refused, and returns the status. */
+LRF_HIDDEN lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status);
+
+/* A buffer of a tensor. */
+typedef struct lrf_buffer {
+    const void *address;
+    size_t element_size;
+    const char *name;
+    int written;
+} lrf_buffer;
+
+/* The buffers of a tensor in the order param, grad, states, outputs; returns how many. */
+enum { LRF_STATE_SLOTS = 4, LRF_MOST_BUFFERS = 2 + LRF_STATE_SLOTS + 3 };
+LRF_HIDDEN size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written,
+                                   lrf_buffer buffers[LRF_MOST_BUFFERS]);
+
+/* Elements of a tensor, whatever their type: no division per tensor. */
+static const uint64_t LRF_MOST_ELEMENTS = PTRDIFF_MAX / sizeof(double);
+
+/* ---- structs of earlier versions --------------------------------------------------------------------------- */
+
+/* Sizes that a struct had when it first had one. */
+enum {
+    LRF_FIRST_GROUP = 128,  /* 0.1.0 */
+    LRF_FIRST_OPTIONS = 56, /* 0.1.0 */
+    LRF_FIRST_REPORT = 64,
+    LRF_FIRST_OUTPUTS = 40,
+    LRF_FIRST_STATS = 640,
+    LRF_FIRST_STORAGE = 96
+};
+
+/* Whether some version of a struct has this size. All fields but 4-byte pairs at the beginning have 8 bytes. */
+static inline int lrf_knows_size(size_t struct_size, size_t first, size_t current)
+{
+    return struct_size >= first && struct_size <= current && struct_size % 8 == 0;
+}
+
+/* Elements of arrays, walked by the size of the first. */
+static inline const lrf_group *lrf_group_at(const lrf_group *groups, size_t i)
+{
+    return (const lrf_group *)((const char *)groups + i * groups->struct_size);
+}
+
+/* NULL: the group has no outputs. */
+static inline const lrf_outputs *lrf_outputs_at(const lrf_group *group, size_t i)
+{
+    return group->outputs ? (const lrf_outputs *)((const char *)group->outputs + i * group->outputs->struct_size)
+                          : NULL;
+}
+
+/* NULL: the group has no storage. It has to be complete. */
+static inline const lrf_storage *lrf_storage_at(const lrf_group *group, size_t i)
+{
+    return group->storage ? (const lrf_storage *)((const char *)group->storage + i * group->storage->struct_size)
+                          : NULL;
+}
+
+/* table.c: the caller's options, NULL or of a known size, with every field that this version has. */
+LRF_HIDDEN void lrf_complete_options(lrf_options *completed, const lrf_options *options);
+
+/* table.c: whether a report can be written (NULL is none), and writing as much of it as the caller's struct has. */
+LRF_HIDDEN int lrf_is_report(const lrf_report *report);
+LRF_HIDDEN void lrf_write_report(lrf_report *report, const lrf_report *news);
+
+/* table.c: fills *completed with a group, the defaults of its rule where its own version lacks a field. */
+LRF_HIDDEN void lrf_fill_group(lrf_group *completed, const lrf_group *group);
+
+/* The group with every field that this version has: itself, or *completed. */
+static inline const lrf_group *lrf_complete(const lrf_group *group, lrf_group *completed)
+{
+    if (group->struct_size == sizeof *group)
+        return group;
+    lrf_fill_group(completed, group);
+    return completed;
+}
+
+/* table.c: the numbers of a group that lrf_group_init fills in for a rule of the table. */
+LRF_HIDDEN const lrf_group *lrf_defaults_of(uint32_t rule);
+
+/* Row of the table by id; NULL if there is none. */
+LRF_HIDDEN const lrf_rule_info *lrf_find_rule(uint32_t id);
+
+/* ---- scalars.c, elementary.c: numbers of one update -------------------------------------------------------- */
+
+/* t: number of this update, >= 1. grad_scale: factor of the gradients before their sign. */
+LRF_HIDDEN void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale);
+
+/* 1 - base^exponent for base in [0, 1) and exponent >= 1, correctly rounded in every case tried (tests/), without
+ * libm, whose pow differs between processors. */
+LRF_HIDDEN LRF_PURE double lrf_one_minus_power(double base, uint64_t exponent);
+
+/* ---- step.c, norm.c, update.c: phases ---------------------------------------------------------------------- */
+
+/* What an lrf_job holds. */
+typedef struct __attribute__((may_alias)) lrf_step_state {
+    const lrf_group *groups;
+    size_t group_count;
+    lrf_options options;
+    const lrf_kernels *kernels;
+    size_t tiles, bad_group, bad_tensor;
+    double grad_norm, clip_factor;
+    uint64_t nonfinite;
+    uint32_t progress, phase, variant, with_slots;
+} lrf_step_state;
+_Static_assert(sizeof(lrf_step_state) <= sizeof(lrf_job), "lrf_job is too small");
+
+static inline lrf_step_state *lrf_open(lrf_job *job)
+{
+    return (lrf_step_state *)job;
+}
+
+/* Tiles first .. end of a tensor; `index` is the index of its tile `first` in the whole step. */
+typedef struct lrf_tile_run {
+    const lrf_group *group;
+    const lrf_tensor *tensor;
+    const lrf_outputs *outputs; /* NULL: none */
+    size_t first, end, index;
+} lrf_tile_run;
+
+/* The latest scalars of a thread: tensors of a group at the same step share them. */
+typedef struct lrf_latest {
+    const lrf_group *group;
+    uint64_t step;
+    lrf_scalars scalars;
+} lrf_latest;
+
+/* A pass over all tiles, part by part on any thread. Each tile leaves slot_size bytes in the work memory, which the
+ * next phase uses anew; finish, on one thread, adds them up and says whether the step goes on. A phase that would leave
+ * nothing is not run unless it always is, and not finished. */
+typedef struct lrf_phase {
+    int is_always_needed;
+    size_t (*slot_size)(const lrf_options *options);
+    void (*run)(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest);
+    int (*finish)(lrf_step_state *step);
+} lrf_phase;
+LRF_HIDDEN extern const lrf_phase lrf_norm_phase, lrf_update_phase;
+
+/* ---- dispatch.c: which kernels run ------------------------------------------------------------------------- */
+
+#if defined(LRF_X86_64)
+LRF_HIDDEN extern const lrf_kernels lrf_kernels_avx512;
+LRF_HIDDEN extern const lrf_kernels lrf_kernels_avx2;
+LRF_HIDDEN extern const lrf_kernels lrf_kernels_baseline;
+#elif defined(LRF_AARCH64)
+LRF_HIDDEN extern const lrf_kernels lrf_kernels_neon;
+#else
+LRF_HIDDEN extern const lrf_kernels lrf_kernels_baseline;
+#endif
+
+/* The kernels in use; NULL if LRFAST_ISA names some that this machine or build lacks. */
+LRF_HIDDEN const lrf_kernels *lrf_active_kernels(void);
+
+/* What the processor and the operating system offer, as bits; a pure function of what cpuid and xgetbv say.
+ * leaf1_ecx: cpuid(1).ecx, leaf7_ebx: cpuid(7, 0).ebx, xcr0: register state that the system saves. */
+enum { LRF_HAS_AVX2 = 1, LRF_HAS_AVX512 = 2 };
+LRF_HIDDEN unsigned lrf_x86_features(uint32_t leaf1_ecx, uint32_t leaf7_ebx, uint64_t xcr0);
+
+#endif

@@ -1,0 +1,48 @@
+/* Tiles of a tensor and elements of tiles. */
+#ifndef LRF_TILES_H
+#define LRF_TILES_H
+
+#include "internal.h"
+
+/* Elements of either type. */
+typedef union lrf_tile {
+    float singles[LRF_TILE];
+    double doubles[LRF_TILE];
+} lrf_tile;
+
+/* Bytes of an element; 0 if there is no such type. */
+static inline size_t lrf_dtype_size(uint32_t dtype)
+{
+    switch (dtype) {
+    case LRF_FLOAT64: return 8;
+    case LRF_FLOAT32: return 4;
+    case LRF_FLOAT16:
+    case LRF_BFLOAT16: return 2;
+    default: return 0;
+    }
+}
+
+static inline size_t lrf_element_size(const lrf_group *group)
+{
+    return group->dtype == LRF_FLOAT64 ? sizeof(double) : sizeof(float);
+}
+
+static inline void *lrf_element_address(void *buffer, size_t element, size_t element_size)
+{
+    return buffer ? (char *)buffer + element * element_size : NULL;
+}
+
+/* Number of tiles of a tensor; 0 if it has no gradient. */
+static inline size_t lrf_tiles_of(const lrf_tensor *tensor)
+{
+    return tensor->grad ? (size_t)(tensor->count / LRF_TILE + (tensor->count % LRF_TILE != 0)) : 0;
+}
+
+/* Elements of the tiles first .. end of a tensor. */
+static inline size_t lrf_elements_of(const lrf_tensor *tensor, size_t first, size_t end)
+{
+    const size_t rest = (size_t)tensor->count - first * LRF_TILE, whole = (end - first) * LRF_TILE;
+    return whole < rest ? whole : rest;
+}
+
+#endif
