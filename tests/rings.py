@@ -99,7 +99,17 @@ BITS = [
     for machine in ("", target)
 ]
 
-# Those of Python that are installed, each with the NumPys that it can have. The first is the oldest that we support.
+
+def builds_extensions(python: str) -> bool:
+    """Whether there is this Python, with venv and header."""
+    header = "os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h'))"
+    code = f"import ensurepip, os, sys, sysconfig, venv; sys.exit(not {header})"
+    return (
+        shutil.which(python) is not None and subprocess.run([python, "-c", code], capture_output=True).returncode == 0
+    )
+
+
+# Those of Python that are installed, each with NumPys that it can have; 1.26 is the oldest that we support.
 BINDING = [f"tests/test_{name}.py" for name in ("bits", "tail", "stats", "optim", "checkpoint", "bad_input", "threads")]
 VERSIONS = [
     Cell(
@@ -118,7 +128,7 @@ VERSIONS = [
         "python3.13": ["2.1.*", "2.*"],
         "python3.14": ["2.*"],
     }.items()
-    if shutil.which(python)
+    if builds_extensions(python)
     for numpy in numpys
 ]
 
