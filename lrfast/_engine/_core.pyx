@@ -209,6 +209,9 @@ cdef refused(lrf_status status, const lrf_report *report):
 
 # ---- the plan ---------------------------------------------------------------------------------------------------
 
+cdef uint64_t NEVER = <uint64_t>-1
+
+
 cdef class Held:
     """A plan that is kept for others; in C, so that no interrupt comes between taking and freeing it."""
     cdef Plan plan
@@ -249,6 +252,7 @@ cdef class Plan:
         cdef Py_ssize_t i, k
         runs = buffers.runs()
         self.buffers, self.scheduled, self.updates, self.skipped = buffers, scheduled, updates, skipped
+        self.set_at = NEVER
         self.params, self.grads = buffers.params, buffers.grads
         self.param_groups, self.live = groups, list(groups)
         self.known_values = [None for _ in groups]

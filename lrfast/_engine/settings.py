@@ -27,7 +27,8 @@ class Settings:
         self.schedules: list[dict[str, Any]] = []
         self.rules: list[Rule] = []
         self.known: list[dict[str, Any]] = []
-        self._kinds = kinds_of(family)
+        hashable: Any = family  # as every class is, but mypy does not know
+        self._kinds = kinds_of(hashable)
         self._follow: list[tuple[int, str, Any, tuple[str, ...]]] = []  # group, setting, schedule, its numbers in C
         self._restricted = False
 

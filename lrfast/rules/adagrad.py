@@ -19,7 +19,7 @@ class Scalars(NamedTuple):
 
     grad_scale: float
     weight_decay: float
-    lr: float
+    lr: float  # decayed
     eps: float
 
 
@@ -48,8 +48,8 @@ def adagrad(
     """
     lr = decayed_lr(lr, lr_decay, step)
     if accumulate == "mean":
-        mean = rmsprop.scalars(lr, float(step - 1) / float(step), eps, weight_decay, 0.0, maximize, grad_scale)
-        return rmsprop.loop(param, grad, sum, None, None, mean)
+        mean = rmsprop.compute(lr, float(step - 1) / float(step), eps, weight_decay, 0.0, maximize, grad_scale)
+        return rmsprop.update(param, grad, sum, None, None, mean)
     k = Scalars(grad_scale=signed(grad_scale, maximize), weight_decay=weight_decay, lr=lr, eps=eps)
     k = rounded(k, param)
     x = k.grad_scale * grad + k.weight_decay * param

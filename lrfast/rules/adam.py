@@ -29,16 +29,16 @@ class Scalars(NamedTuple):
 
     grad_scale: float
     weight_decay: float
-    weight1: float  # m += weight1 (x - m)
-    beta2: float  # v = beta2 v + weight2 x^2
-    weight2: float
-    lr: float  # with the bias correction of m
-    correction2: float  # 1 / sqrt(1 - beta2^t)
-    keep: float  # factor of the parameter: decoupled weight decay
+    one_minus_beta1: float
+    beta2: float
+    one_minus_beta2: float
+    lr: float  # with its bias correction: lr / c1
+    per_root: float  # bias correction of the root: 1 / sqrt(c2)
     eps: float
+    keep: float  # of the parameter: 1 - lr decoupled_weight_decay
 
 
-def scalars(
+def compute(
     step: int,
     lr: float,
     betas: tuple[float, float],
@@ -52,17 +52,17 @@ def scalars(
     return Scalars(
         grad_scale=signed(grad_scale, maximize),
         weight_decay=weight_decay,
-        weight1=1 - betas[0],
+        one_minus_beta1=1 - betas[0],
         beta2=betas[1],
-        weight2=1 - betas[1],
+        one_minus_beta2=1 - betas[1],
         lr=lr / one_minus_power(betas[0], step),
-        correction2=1 / math.sqrt(one_minus_power(betas[1], step)),
-        keep=1 - lr * decoupled_weight_decay,
+        per_root=1 / math.sqrt(one_minus_power(betas[1], step)),
         eps=eps,
+        keep=1 - lr * decoupled_weight_decay,
     )
 
 
-def loop(
+def update(
     param: Array,
     grad: Array,
     exp_avg: Array,
@@ -71,13 +71,13 @@ def loop(
     numbers: Scalars,
     rate: float,
 ) -> Moved:
-    """The family's loop: it keeps the largest v where there is a ``max_exp_avg_sq``."""
+    """The loop of the family: it keeps the largest v where there is a ``max_exp_avg_sq``."""
     k = rounded(numbers, param)
     x = k.grad_scale * grad + k.weight_decay * param
-    m = flush(towards(exp_avg, x, k.weight1))
-    v = flush(k.beta2 * exp_avg_sq + k.weight2 * x * x)
+    m = flush(towards(exp_avg, x, k.one_minus_beta1))
+    v = flush(k.beta2 * exp_avg_sq + k.one_minus_beta2 * x * x)
     largest = v if max_exp_avg_sq is None else larger(max_exp_avg_sq, v)
-    d = np.sqrt(largest) * k.correction2 + k.eps
+    d = np.sqrt(largest) * k.per_root + k.eps
     u = k.lr * m / d
     exp_avg[...] = m
     exp_avg_sq[...] = v
@@ -115,8 +115,8 @@ def adam(
     ``max_exp_avg_sq``. Sources: Kingma & Ba 2015, arXiv:1412.6980; Reddi et al. 2018, arXiv:1904.09237.
     """
     need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
-    numbers = scalars(step, lr, betas, eps, weight_decay, 0.0, maximize, grad_scale)
-    return loop(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, lr)
+    numbers = compute(step, lr, betas, eps, weight_decay, 0.0, maximize, grad_scale)
+    return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, lr)
 
 
 def adamw(
@@ -144,8 +144,8 @@ def adamw(
     States as in :func:`adam`. Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
     """
     need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
-    numbers = scalars(step, lr, betas, eps, 0.0, weight_decay, maximize, grad_scale)
-    return loop(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, lr)
+    numbers = compute(step, lr, betas, eps, 0.0, weight_decay, maximize, grad_scale)
+    return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, lr)
 
 
 class Adam(Optimizer):

@@ -18,14 +18,14 @@ class Scalars(NamedTuple):
 
     grad_scale: float
     weight_decay: float
-    alpha: float  # v = alpha v + weight x^2
-    weight: float
+    alpha: float
+    one_minus_alpha: float
     momentum: float
     lr: float
     eps: float
 
 
-def scalars(
+def compute(
     lr: float, alpha: float, eps: float, weight_decay: float, momentum: float, maximize: bool, grad_scale: float
 ) -> Scalars:
     """Those of an update with this alpha."""
@@ -33,14 +33,14 @@ def scalars(
         grad_scale=signed(grad_scale, maximize),
         weight_decay=weight_decay,
         alpha=alpha,
-        weight=1 - alpha,
+        one_minus_alpha=1 - alpha,
         momentum=momentum,
         lr=lr,
         eps=eps,
     )
 
 
-def loop(
+def update(
     param: Array,
     grad: Array,
     square_avg: Array,
@@ -48,23 +48,19 @@ def loop(
     momentum_buffer: Array | None,
     numbers: Scalars,
 ) -> Moved:
-    """The family's loop: centered where there is a ``grad_avg``, heavy where there is a ``momentum_buffer``."""
+    """The loop of the family: centered where there is a ``grad_avg``, heavy where there is a ``momentum_buffer``."""
     k = rounded(numbers, param)
     x = k.grad_scale * grad + k.weight_decay * param
-    v = flush(k.alpha * square_avg + k.weight * x * x)
-    variance = v
-    if grad_avg is not None:
-        a = flush(towards(grad_avg, x, k.weight))
-        variance = not_negative(v - a * a)
-        grad_avg[...] = a
-    d = np.sqrt(variance) + k.eps
-    if momentum_buffer is None:
-        u = k.lr * x / d
-    else:
-        b = flush(k.momentum * momentum_buffer + x / d)
-        u = k.lr * b
-        momentum_buffer[...] = b
+    v = flush(k.alpha * square_avg + k.one_minus_alpha * x * x)
+    a = None if grad_avg is None else flush(towards(grad_avg, x, k.one_minus_alpha))
+    d = np.sqrt(v if a is None else not_negative(v - a * a)) + k.eps
+    b = None if momentum_buffer is None else flush(k.momentum * momentum_buffer + x / d)
+    u = k.lr * x / d if b is None else k.lr * b
     square_avg[...] = v
+    if grad_avg is not None:
+        grad_avg[...] = a
+    if momentum_buffer is not None:
+        momentum_buffer[...] = b
     param[...] = param - u
     return Moved(u, d, numbers.lr)
 
@@ -102,8 +98,8 @@ def rmsprop(
     need("momentum_buffer", momentum_buffer, momentum != 0 or momentum_buffer is not None)
     if step == 1 and initial == "first-gradient":
         alpha = 0.0
-    numbers = scalars(lr, alpha, eps, weight_decay, momentum, maximize, grad_scale)
-    return loop(param, grad, square_avg, grad_avg, momentum_buffer, numbers)
+    numbers = compute(lr, alpha, eps, weight_decay, momentum, maximize, grad_scale)
+    return update(param, grad, square_avg, grad_avg, momentum_buffer, numbers)
 
 
 class RMSprop(Optimizer):

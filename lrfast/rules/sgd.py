@@ -16,10 +16,10 @@ class Scalars(NamedTuple):
 
     grad_scale: float
     weight_decay: float
-    lr: float  # factor of the buffer, or of the gradient where there is none
-    grad_lr: float  # Nesterov: factor of the gradient beside the buffer
-    momentum: float  # b = momentum b + grad_weight x
-    grad_weight: float
+    momentum: float
+    one_minus_dampening: float
+    lr: float  # of the buffer; without momentum, of the gradient
+    grad_lr: float  # of the gradient beside the buffer: 0 but for Nesterov
 
 
 def sgd(
@@ -50,18 +50,16 @@ def sgd(
     k = Scalars(
         grad_scale=signed(grad_scale, maximize),
         weight_decay=weight_decay,
+        momentum=0.0 if step == 1 else momentum,
+        one_minus_dampening=1.0 if step == 1 else 1 - dampening,
         lr=lr * momentum if nesterov and momentum_buffer is not None else lr,
         grad_lr=lr if nesterov else 0.0,
-        momentum=0.0 if step == 1 else momentum,
-        grad_weight=1.0 if step == 1 else 1 - dampening,
     )
     k = rounded(k, param)
     x = k.grad_scale * grad + k.weight_decay * param
-    if momentum_buffer is None:
-        u = k.lr * x
-    else:
-        b = flush(k.momentum * momentum_buffer + k.grad_weight * x)
-        u = k.grad_lr * x + k.lr * b
+    b = None if momentum_buffer is None else flush(k.momentum * momentum_buffer + k.one_minus_dampening * x)
+    u = k.lr * x if b is None else k.grad_lr * x + k.lr * b
+    if momentum_buffer is not None:
         momentum_buffer[...] = b
     param[...] = param - u
     return Moved(u, None, lr)

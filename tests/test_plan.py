@@ -1,0 +1,243 @@
+"""The contract of the two plans, in C and in NumPy: the same names, one direction, phases on any threads, held safely."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import pickle
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lrfast
+from lrfast import schedules
+from lrfast._engine import backend, numpy_plan
+
+from arrays import make_grads, make_params, same_bits
+from toolchain import ROOT
+
+CONTRACT = {"set", "step", "configure", "held", "progress", "report", "skipped", "phases"}
+ENGINE = str(Path(numpy_plan.__file__).parent)
+PLANS = [pytest.param(backend.Plan, id="compiled"), pytest.param(numpy_plan.Plan, id="numpy")]
+
+
+@pytest.fixture(params=PLANS)
+def plan_class(request, monkeypatch):
+    """Optimizers are bound to this plan."""
+    monkeypatch.setattr(backend, "Plan", request.param)
+    return request.param
+
+
+def adam(n=5000, **options):
+    return lrfast.Adam([make_params(n, np.float32), make_params(70, np.float64)], **options)
+
+
+def grads(seed=0, n=5000):
+    return [make_grads(n, np.float32, seed), make_grads(70, np.float64, seed)]
+
+
+# ---- the same names -------------------------------------------------------------------------------------------
+
+
+def test_both_plans_have_the_eight_names_and_updates():
+    for plan in (backend.Plan, numpy_plan.Plan):
+        optimizer_plan = plan_of(plan)
+        public = {name for name in dir(optimizer_plan) if not name.startswith("_")}
+        assert public >= CONTRACT
+        assert public - CONTRACT <= {"updates", "run", "commit"}
+
+
+def plan_of(plan):
+    kept, backend.Plan = backend.Plan, plan
+    try:
+        return adam()._plan
+    finally:
+        backend.Plan = kept
+
+
+def test_signatures_are_the_same():
+    stub = ast.parse((ROOT / "lrfast/_engine/_core.pyi").read_text(encoding="utf-8"))
+    (compiled,) = (node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "Plan")
+    methods = {
+        node.name: node for node in compiled.body if isinstance(node, ast.FunctionDef) and not node.decorator_list
+    }
+    for name in ("__init__", "set", "configure", "held", "step", "phases"):
+        mine = [argument.arg for argument in methods[name].args.args]
+        assert mine == list(inspect.signature(getattr(numpy_plan.Plan, name)).parameters), name
+
+
+# ---- one direction --------------------------------------------------------------------------------------------
+
+
+def test_an_edited_setting_is_said_and_nothing_is_written(plan_class):
+    optimizer = adam()
+    plan, before = optimizer._plan, optimizer.param_groups[0]["params"][0].copy()
+    optimizer.param_groups[0]["lr"] = 0.5
+    assert plan.step(grads(), 1.0) is False
+    assert same_bits(before, optimizer.param_groups[0]["params"][0])
+    assert optimizer.updates == 0
+    optimizer.step(grads())
+    assert optimizer.updates == 1
+    assert plan.step(grads(1), 1.0) is True
+    assert optimizer.updates == plan.updates == 2
+
+
+def test_numbers_of_a_schedule_are_good_for_one_update(plan_class):
+    optimizer = adam(lr=schedules.linear(0.1, 0.0, 10))
+    plan = optimizer._plan
+    assert plan.step(grads(), 1.0) is False
+    optimizer.step(grads())
+    assert plan.step(grads(), 1.0) is False
+
+
+def test_a_schedule_is_asked_once_per_step_also_when_settings_are_edited(plan_class):
+    asked = []
+    optimizer = adam(lr=lambda t: asked.append(t) or 0.1)
+    asked.clear()
+    for t in range(3):
+        optimizer.param_groups[0]["eps"] = 1e-8 * (t + 2)
+        optimizer.step(grads(t))
+    assert asked == [0, 1, 2]
+
+
+def test_progress_is_live(plan_class):
+    optimizer = adam()
+    optimizer.step([grads()[0], None])
+    assert optimizer._plan.progress.tolist() == [1, 0]
+    optimizer._plan.progress[1] = 2**40
+    assert optimizer.state[1]["step"] == 2**40
+
+
+# ---- phases ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 3, 7])
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.1, "stats": True, "ema": 0.9, "nonfinite": "skip"}])
+def test_phases_on_threads_give_the_bits_of_step(plan_class, parts, options):
+    whole, phased = adam(**options), adam(**options)
+    for t in range(3):
+        gradients = [np.nan_to_num(g, nan=0.5, posinf=1.0, neginf=-1.0) * 1e-3 for g in grads(t)]
+        whole.step(gradients)
+        for run in phased._plan.phases(gradients, 1.0):
+            threads = [threading.Thread(target=run, args=(part, parts)) for part in range(parts)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    assert phased.updates == whole.updates == 3
+    for mine, its in zip(*(o.state_dict()["state"].values() for o in (phased, whole)), strict=True):
+        assert all(same_bits(np.asarray(mine[k], np.float64), np.asarray(its[k], np.float64)) for k in mine)
+    for mine, its in zip(phased.param_groups[0]["params"], whole.param_groups[0]["params"], strict=True):
+        assert same_bits(mine, its)
+    assert phased.report == whole.report or np.isnan(phased.report.grad_norm)
+    assert len(phased.stats) == len(whole.stats)
+
+
+def test_phases_that_are_left_early_change_nothing_and_free_the_plan(plan_class):
+    optimizer = adam(clip_norm=1.0)
+    before = optimizer.param_groups[0]["params"][0].copy()
+    phases = optimizer._plan.phases(grads(), 1.0)
+    next(phases)(0, 1)
+    with pytest.raises(RuntimeError, match="already running"):
+        optimizer.step(grads())
+    phases.close()
+    assert same_bits(before, optimizer.param_groups[0]["params"][0])
+    optimizer.step(grads())
+    assert optimizer.updates == 1
+
+
+# ---- held -----------------------------------------------------------------------------------------------------
+
+
+def test_a_held_plan_refuses_with_its_reason(plan_class):
+    optimizer = adam(ema=0.9)
+    with optimizer._plan.held("because"):
+        for action in (lambda: optimizer.step(grads()), optimizer.state_dict, lambda: pickle.dumps(optimizer)):
+            with pytest.raises(RuntimeError, match="because"):
+                action()
+    optimizer.step(grads())
+
+
+def test_an_error_inside_frees_the_plan(plan_class):
+    optimizer = adam()
+    with suppress(ZeroDivisionError), optimizer._plan.held():
+        1 / 0  # noqa: B018
+    optimizer.step(grads())
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, as a test sends it."""
+
+
+def interrupted_at(line, action):
+    """Runs action; Ctrl-C comes before the n-th line of the engine. Whether it came.
+
+    A tracer also sees ``try:``, and a with statement when it is left, before its end is called: no signal comes there.
+    """
+    count = 0
+    entered = set()
+
+    def trace(frame, event, argument):
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(ENGINE):
+            return None if event == "call" else trace
+        if event == "line":
+            place = (id(frame), frame.f_lineno)
+            text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            if text == "try:" or (text.startswith("with ") and place in entered):
+                return trace
+            entered.add(place)
+            count += 1
+            if count == line:
+                raise Interrupted
+        return trace
+
+    sys.settrace(trace)
+    try:
+        action()
+    except Interrupted:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def averages(optimizer):
+    with optimizer.use_ema():
+        pass
+
+
+ACTIONS = {
+    "state_dict": lambda o: o.state_dict(),
+    "load_state_dict": lambda o: o.load_state_dict(SAVED),
+    "pickle": lambda o: pickle.dumps(o),
+    "use_ema": averages,
+    "an option": lambda o: setattr(o, "clip_norm", 2.0),
+    "statistics": lambda o: setattr(o, "stats", True),
+    "a group": lambda o: o.add_param_group({"params": [np.zeros(3)]}),
+    "step": lambda o: o.step([np.zeros_like(p) for g in o.param_groups for p in g["params"]]),
+    "a step with an edit": lambda o: (
+        o.param_groups[0].update(eps=1e-7),
+        o.step([np.zeros_like(p) for g in o.param_groups for p in g["params"]]),
+    ),
+}
+SAVED = lrfast.Adam([np.zeros(4, np.float32)], ema=0.5, lr=0.25).state_dict()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_interrupt_between_any_two_lines_frees_the_plan(action, plan_class):
+    """And parameters stay parameters: what is swapped is swapped back."""
+    for line in range(1, 2000):
+        optimizer = lrfast.Adam([np.ones(4, np.float32)], ema=0.5, lr=schedules.constant(0.25))
+        optimizer.ema[0][...] = 7
+        came = interrupted_at(line, lambda: ACTIONS[action](optimizer))  # noqa: B023
+        assert np.all(optimizer.param_groups[0]["params"][0] != 7)
+        optimizer.step([np.zeros_like(p) for g in optimizer.param_groups for p in g["params"]])
+        if not came:
+            break
+    assert 1 < line < 1999
