@@ -6,6 +6,7 @@ import ast
 import inspect
 import linecache
 import pickle
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -175,7 +176,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interrupted_at(line, action):
-    """Runs action; Ctrl-C comes before the n-th line of the engine. Whether it came.
+    """Runs action; Ctrl-C comes before the n-th line of the engine, or waits as it would. Whether it came.
 
     A tracer also sees ``try:``, and a with statement when it is left, before its end is called: no signal comes there.
     """
@@ -193,7 +194,7 @@ def interrupted_at(line, action):
                 return trace
             entered.add(place)
             count += 1
-            if count == line:
+            if count >= line and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 raise Interrupted
         return trace
 

@@ -212,7 +212,7 @@ class Optimizer(Family):
         copies, grads = group.pop("copy_to", None), group.pop("grads", None)
         if not self._form.takes_list:
             raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
-        with self._plan.held():
+        with self._plan.held(), interrupt_deferred():
             self._take_edits()
             bound, groups = self._snapshot(), len(self._settings.groups)
             bound.params, bound.labels = list(bound.params), list(bound.labels)
@@ -238,7 +238,7 @@ class Optimizer(Family):
         """
         saved = checkpoint.read(state_dict, self._shape())
         settings, buffers, plan = self._settings, self._buffers, self._plan
-        with plan.held():
+        with plan.held(), interrupt_deferred():
             for i, loaded in enumerate(saved.settings):
                 settings.accept(i, loaded)
                 plan.set(i, settings.known[i], *settings.lowered(i))
@@ -395,7 +395,7 @@ class Optimizer(Family):
 
     def _set_option(self, name: str, value: Any) -> None:
         options, buffers = self._options.changed(name, value), self._buffers
-        with self._plan.held():
+        with self._plan.held(), interrupt_deferred():
             if options.zero_grads and buffers.grads is not None:
                 buffers.check_grads(buffers.grads, written=True)
                 buffers.check_overlap(buffers.grads, written=True)
