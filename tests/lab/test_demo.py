@@ -36,6 +36,7 @@ def test_quick_demo_writes_a_page_that_needs_nothing_else(tmp_path, capsys):
         assert name in printed
 
 
+@pytest.mark.matrix(3)
 @pytest.mark.parametrize("contestant", CONTESTANTS, ids=NAMES)
 def test_accuracy(contestant):
     seeds = range(FIRST_SEED, FIRST_SEED + 3)
