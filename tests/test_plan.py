@@ -178,23 +178,26 @@ class Interrupted(KeyboardInterrupt):
 def interrupted_at(line, action):
     """Runs action; Ctrl-C comes before the n-th line of the engine, or waits as it would. Whether it came.
 
-    A tracer also sees ``try:``, and a with statement when it is left, before its end is called: no signal comes there.
+    A tracer also sees ``try:``, the head of a loop before its first pass, and a with statement when it is left, before
+    its end is called: no signal comes there, because Python looks for them at calls and backward jumps.
     """
-    count = 0
+    count, sent = 0, 1 << 30
     entered = set()
 
     def trace(frame, event, argument):
-        nonlocal count
+        nonlocal count, sent
         if not frame.f_code.co_filename.startswith(ENGINE):
             return None if event == "call" else trace
         if event == "line":
             place = (id(frame), frame.f_lineno)
             text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            if text == "try:" or (text.startswith("with ") and place in entered):
-                return trace
+            again = place in entered
             entered.add(place)
+            if text == "try:" or (text.startswith("with ") and again) or (text.startswith("while ") and not again):
+                return trace
             count += 1
-            if count >= line and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            if line <= count < sent and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                sent = 0
                 raise Interrupted
         return trace
 

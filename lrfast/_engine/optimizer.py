@@ -382,16 +382,22 @@ class Optimizer(Family):
             raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
         with self._plan.held("parameters and averages have changed places until the block of use_ema() ends"):
             self._buffers.check_params()
-            swapped = False
+            swapped, interrupt = False, None
             try:
                 with interrupt_deferred():
                     self._buffers.swap_averages()
                     swapped = True
                 yield
             finally:
-                if swapped:
-                    with interrupt_deferred():
-                        self._buffers.swap_averages()
+                while swapped:
+                    try:
+                        with interrupt_deferred():
+                            self._buffers.swap_averages()
+                            swapped = False
+                    except KeyboardInterrupt as error:  # before they were swapped, or after
+                        interrupt = error
+                if interrupt is not None:
+                    raise interrupt
 
     def _set_option(self, name: str, value: Any) -> None:
         options, buffers = self._options.changed(name, value), self._buffers
