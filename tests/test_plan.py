@@ -1,4 +1,4 @@
-"""The contract of the two plans, in C and in NumPy: the same names, one direction, phases on any threads, held safely."""
+"""The contract of the two plans, in C and in NumPy: the same names, one direction, phases on threads, held safely."""
 
 from __future__ import annotations
 
