@@ -1,6 +1,6 @@
 """Two versions of lrfast beside each other: what a change has cost, row by row.
 
-    python bench/before_after.py OLD NEW --rows adam-1 gpt2-tail    # wheels, or revisions of git, which are built first
+    python bench/before_after.py OLD NEW --rows adam-1 gpt2-options    # wheels, or revisions of git, which are built first
 
 Each is installed into a folder of its own and runs in a process of its own; the two take turns. The rounds of a row are
 spread over several pairs of new processes, since where arrays happen to lie changes times by some percent. A round's
@@ -27,14 +27,14 @@ from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
-from peers.cases import make_arrays
+from peers.shapes import make_arrays
 
 SHORTEST, TIMINGS = 5e-3, 4  # seconds that a timing takes at least, by repeating its call; the best of so many counts
 MODELS = {"many": "10,000 tensors", "mlp": "MLP", "gpt2": "GPT-2 small"}
 SIZES = {"1": "1", "1k": "1024", "400k": "400000", "40M": "40000000"}
 ROWS = (
     *(f"{rule}-{size}" for rule in ("adam", "sgd") for size in SIZES),
-    *("adam-many", "adam-mlp", "gpt2-tail", "gpt2-stats", "scheduled-1", "edited-1", "unbound-1", "unbound-mlp"),
+    *("adam-many", "adam-mlp", "gpt2-options", "gpt2-stats", "scheduled-1", "edited-1", "unbound-1", "unbound-mlp"),
     *("functional-1", "import", "wheel"),
 )
 IMPORT = "import numpy, time; t = time.process_time(); import lrfast; print(time.process_time() - t)"
@@ -59,7 +59,7 @@ def call_of(row: str) -> Callable[[], Any]:
         optimizer = cls(params, grads=grads, lr=1e-6)
         group, step, rates = optimizer.param_groups[0], optimizer.step, itertools.cycle([1e-6, 2e-6])
         return lambda: (group.__setitem__("lr", next(rates)), step())
-    if last == "tail":
+    if last == "options":
         copies = [np.zeros(p.shape, np.uint16) for p in params]  # the bits of bfloat16
         return cls(params, grads=grads, lr=1e-6, clip_norm=1.0, zero_grads=True, copy_to=copies).step
     return cls(params, grads=grads, lr=1e-6, stats=last == "stats").step

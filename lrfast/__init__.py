@@ -15,13 +15,14 @@ Optimizers: SGD, Adagrad, RMSprop, Adam, AdamW, RAdam. ``lrfast.functional`` has
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from . import functional, optim, reference, schedules, stats
 from ._engine.moved import answer_old_names
 from ._engine.threads import get_num_threads, num_threads, set_num_threads
 from ._version import __version__
 from .config import available_isas, get_include, get_library_dir, isa, show_config, use_isa
-from .diagnose.finder import find_lr
-from .diagnose.monitor import Monitor
 from .optim import *  # noqa: F403
 
 __all__ = [
@@ -45,3 +46,19 @@ __all__ = [
 __all__ += optim.__all__
 
 answer_old_names()
+
+if _TYPE_CHECKING:
+    from .diagnose.finder import find_lr
+    from .diagnose.monitor import Monitor
+
+_DIAGNOSE = {"Monitor": "monitor", "find_lr": "finder"}
+
+
+def __getattr__(name: str) -> _Any:
+    """What diagnoses is imported when it is first asked for: a training that runs well does not wait for it."""
+    if name not in _DIAGNOSE:
+        raise AttributeError(f"module 'lrfast' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".diagnose.{_DIAGNOSE[name]}", __name__), name)
+    return value

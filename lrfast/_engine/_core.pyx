@@ -303,18 +303,26 @@ cdef class Plan:
 
         Without ``flags`` they are those of schedules, and good for the update that is next.
         """
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, position = 0
+        cdef list values = <list>self.known_values[index]
+        cdef PyObject *key
+        cdef PyObject *value
         if self.stepping:
             self.refuse_if_busy()
         for i in <list>self.runs_of_group[index]:
             set_numbers(&self.groups[i], numbers)
-            if flags is not None:
-                self.groups[i].flags = flags
-        self.settings[index] = settings
-        self.known_values[index] = list(settings.values())
         if flags is None:
             self.set_at = self.updates
+            i = 0
+            while PyDict_Next(settings, &position, &key, &value):
+                if value != <PyObject *>values[i]:
+                    values[i] = <object>value
+                i += 1
         else:
+            for i in <list>self.runs_of_group[index]:
+                self.groups[i].flags = flags
+            self.settings[index] = settings
+            self.known_values[index] = list(settings.values())
             self.known_keys[index] = list(settings)
 
     def configure(self, options, recorder):

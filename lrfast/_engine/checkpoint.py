@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ from .family import Twin
 from .settings import Settings
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """The optimizer that something is saved from or loaded into."""
 
     name: str
@@ -26,8 +24,7 @@ class Shape:
     twin: Twin
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """What a state_dict says, complete and checked, in the order of groups and parameters.
 
     ``averages`` is None where the optimizer has none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ _RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | {
     "grad_scale": RANGES["FINITE"],
     "initial_accumulator_value": RANGES["AT_LEAST_0"],
 }
-_HOLDS_BELOW_1 = {name for name, r in _RANGE_OF.items() if r.least <= 0 and r.largest >= math.nextafter(1, 0)}
+HOLDS_BELOW_1 = {name for name, r in _RANGE_OF.items() if r.least <= 0 and r.largest >= math.nextafter(1, 0)}
 SCHEDULABLE = frozenset(number.setting.partition("[")[0] for number in NUMBERS.values() if number.schedulable)
 """Settings that may follow a schedule."""
 
@@ -44,7 +44,7 @@ def number(name: str, value: Any, where: str = "") -> float:
 
 def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
     """A checked setting in its plain form; of the kind of its default: number, pair of numbers, switch or choice."""
-    if type(value) is float and 0 <= value < 1 and name in _HOLDS_BELOW_1:
+    if type(value) is float and 0 <= value < 1 and name in HOLDS_BELOW_1:
         return value  # in every range; schedules pass here on every step
     if isinstance(default, tuple):
         try:
@@ -63,6 +63,16 @@ def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
             raise ValueError(f"{where}{name}: expected one of {choices}, got {value!r}")
         return value
     return number(name, value, where)
+
+
+def same_objects(group: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether both hold the same objects under the same keys in the same order."""
+    if len(group) != len(known):
+        return False
+    for (key, value), (known_key, known_value) in zip(group.items(), known.items(), strict=True):
+        if value is not known_value or key != known_key:
+            return False
+    return True
 
 
 def step_number(step: Any) -> int:

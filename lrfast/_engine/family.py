@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 from .arithmetic import Moved
 
@@ -13,16 +13,15 @@ Number = float | Callable[[int], float]
 """A hyper-parameter: a number, or a schedule s(t) of the completed updates t."""
 
 
-@dataclass(frozen=True)
-class Twin:
+class Twin(NamedTuple):
     """How the state_dict of PyTorch's optimizer of the same name differs.
 
     ``marks`` go into every group and tell twins apart that have the same settings; ``absent`` holds settings that
     PyTorch lacks, with what it means; ``counts_steps``: whether its states have a step.
     """
 
-    marks: Mapping[str, Any] = field(default_factory=dict)
-    absent: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Any] = MappingProxyType({})
+    absent: Mapping[str, Any] = MappingProxyType({})
     counts_steps: bool = True
 
 

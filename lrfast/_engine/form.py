@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +21,7 @@ def flatten(kind: str, arrays: Any) -> tuple[list[Any], list[str], list[Any] | N
     return items, [f"{kind}[{i}]" for i in range(len(items))], None
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """How parameters were given: ``bare``, one array; ``keys``, those of a mapping; otherwise a sequence or groups."""
 
     bare: bool

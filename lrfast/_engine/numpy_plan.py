@@ -268,7 +268,7 @@ class Plan:
     def _is_current(self) -> bool:
         check_groups(self._groups, self._live)
         for group, known in zip(self._live, self._known, strict=True):
-            if list(group) != list(known) or any(group[key] is not value for key, value in known.items()):
+            if not checks.same_objects(group, known):
                 return False
         return not self._scheduled or self._set_at == self.updates
 

@@ -152,23 +152,17 @@ class Optimizer(Family):
             grads = self._form.in_order("grads", grads, len(self.state))
         plan = self._plan
         if self._scheduled:
-            self._follow_schedules()
+            self._settings.follow(plan)
         while not plan.step(grads, grad_scale):
             if not self._take_edits():  # then another thread has made the step of these schedules
-                self._follow_schedules()
-
-    def _follow_schedules(self) -> None:
-        """Writes the values of the next update into the groups, and tells the plan."""
-        settings, plan = self._settings, self._plan
-        for i, numbers in settings.follow(plan.updates):
-            plan.set(i, settings.known[i], numbers)
+                self._settings.follow(plan)
 
     def _take_edits(self) -> bool:
         """Checks what was edited since the last step, and tells the plan; whether there was anything."""
         settings, found = self._settings, False
         for i, edited in settings.edited():
             settings.accept(i, edited)
-            self._plan.set(i, settings.known[i], *settings.lowered(i))
+            self._plan.set(i, settings.known[i], *settings.lowered(i, edited))
             found = True
         return found
 

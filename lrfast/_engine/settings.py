@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from . import checks
 from .family import Family
 from .table import FLAGS, NUMBERS_OF, RULES, Rule
+
+
+# A setting that follows a schedule: (index of the group, its live dict, the known one, key, schedule, numbers of C that
+# it stands for, whether every float in [0, 1) is in its range). A plain tuple: Python takes others apart slowly.
+_Follower = tuple[int, dict[str, Any], dict[str, Any], str, Callable[[int], Any], tuple[str, ...], bool]
 
 
 class Settings:
@@ -29,7 +34,7 @@ class Settings:
         self.known: list[dict[str, Any]] = []
         hashable: Any = family  # as every class is, but mypy does not know
         self._kinds = kinds_of(hashable)
-        self._follow: list[tuple[int, str, Any, tuple[str, ...]]] = []  # group, setting, schedule, its numbers in C
+        self._followers: list[_Follower] = []
         self._restricted = False
 
     def append(self, own: Mapping[str, Any], count: int, t: int) -> None:
@@ -76,30 +81,34 @@ class Settings:
     # ---- edits -----------------------------------------------------------------------------------------------
 
     def edited(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(group, what it says now) of those that say something new. Raises TypeError or ValueError."""
+        """(group, its new settings) of those that say something else now. Raises TypeError or ValueError."""
         for i, (group, known) in enumerate(zip(self.groups, self.known, strict=True)):
-            if list(group) != list(known) or any(group[key] is not known[key] for key in known):
-                yield i, self._check_edit(i, group, known)
+            if not checks.same_objects(group, known):
+                yield i, self._check_edit(i)
 
     def accept(self, i: int, settings: Mapping[str, Any]) -> None:
         """Group i says this from now on."""
         self.known[i].update(settings)
         self.groups[i].update(settings)
         if list(self.groups[i]) != list(self.known[i]):  # a key was removed and put back
-            self.known[i] = dict(self.groups[i])
+            self.known[i].clear()
+            self.known[i].update(self.groups[i])
 
     def other_structure(self, i: int, settings: Mapping[str, Any]) -> str | None:
-        """The first of these settings for group i by which it would need other states, or give them another meaning."""
+        """The first of new settings for group i by which it would need other states, or give them another meaning."""
         before = {**self.known[i], **self.schedules[i]}
-        after = {**settings, **self.schedules[i]}
-        for key in settings:
-            other = key in self.family.fixed and after[key] != before[key]
-            if other or self.family.variant({**before, key: after[key]}) != self.rules[i].name:
+        after = {**before, **settings, **self.schedules[i]}
+        for key in self.family.fixed:
+            if after[key] != before[key]:
                 return key
-        return None
+        if self.family.variant(after) == self.rules[i].name:
+            return None
+        changed = (key for key in settings if self.family.variant({**before, key: after[key]}) != self.rules[i].name)
+        return next(changed, "the combination")
 
-    def _check_edit(self, i: int, group: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-        where = f"group {i}: "
+    def _check_edit(self, i: int) -> dict[str, Any]:
+        """What of group i is new, in its plain form."""
+        group, known, where = self.groups[i], self.known[i], f"group {i}: "
         for key in known:
             if key not in group:
                 raise ValueError(f"{where}expected the option {key!r}, which was removed from param_groups")
@@ -108,9 +117,10 @@ class Settings:
                 self._refuse_unknown(key, where)
         if group["params"] is not known["params"]:
             raise ValueError(f"{where}params cannot be replaced; make a new optimizer or use add_param_group")
-        settings = self.checked(group, where)
+        new = {key: value for key, value in group.items() if value is not known[key]}
+        settings = {key: checks.setting(key, value, self._kinds[key], where) for key, value in new.items()}
         for key in self.schedules[i]:
-            if settings[key] != known[key]:
+            if key in settings and settings[key] != known[key]:
                 raise ValueError(
                     f"{where}{key} follows a schedule and cannot be edited, got {group[key]!r}; to go on without it, "
                     "load the state_dict into a new optimizer"
@@ -121,6 +131,7 @@ class Settings:
                 f"{where}{other} decides which state exists or what it means and cannot change after construction; "
                 f"got {group[other]!r}"
             )
+        self.family.check({**known, **settings}, where)
         return settings
 
     def _refuse_unknown(self, key: str, where: str) -> None:
@@ -132,63 +143,82 @@ class Settings:
 
     def find_scheduled(self) -> bool:
         """Whether a setting follows a schedule; called once the groups are complete."""
-        self._follow = [
-            (i, key, schedule, names_of(key, self.family.numbers(group)))
-            for i, (group, schedules) in enumerate(zip(self.groups, self.schedules, strict=True))
+        self._followers = [
+            (
+                i,
+                self.groups[i],
+                self.known[i],
+                key,
+                schedule if callable(schedule) else partial(value_at, schedule),
+                names_of(key, self.family.numbers(self.groups[i])),
+                key in checks.HOLDS_BELOW_1,
+            )
+            for i, schedules in enumerate(self.schedules)
             for key, schedule in schedules.items()
         ]
         # A rate alone is in no combination that a family restricts.
-        self._restricted = any(key != "lr" for _, key, *_ in self._follow)
-        return bool(self._follow)
+        self._restricted = any(key != "lr" for _, _, _, key, _, _, _ in self._followers)
+        return bool(self._followers)
 
-    def follow(self, t: int) -> list[tuple[int, dict[str, float]]]:
-        """Writes the values after t updates into the groups; (group, numbers in C) that they stand for.
+    def follow(self, plan: Any) -> None:
+        """Writes the values of a plan's next update into the groups, and tells it.
 
         All are checked before the first is written. Raises TypeError or ValueError.
         """
+        t = plan.updates
         values = []
-        for i, key, schedule, names in self._follow:
-            group, known = self.groups[i], self.known[i]
+        for index, group, known, key, schedule, _, is_plain in self._followers:
             if group.get(key) is not known[key]:
-                self._check_edit(i, group, known)
-            value = schedule(t) if callable(schedule) else value_at(schedule, t)
-            try:
-                values.append((i, key, checks.setting(key, value, self._kinds[key]), names))
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"group {i}, schedule at t={t}: {error}") from None
+                self._check_edit(index)
+            value = schedule(t)
+            if not (is_plain and type(value) is float and 0 <= value < 1):
+                value = self._check_scheduled(index, key, value, t)
+            values.append(value)
         if self._restricted:
-            for i in dict.fromkeys(i for i, *_ in values):
-                own = {key: value for j, key, value, _ in values if j == i}
-                self.family.check({**self.groups[i], **own}, f"group {i}, schedule at t={t}: ")
-        changes = []
-        for i, key, value, names in values:
-            self.known[i][key] = self.groups[i][key] = value
-            parts = value if type(value) is tuple else (value,)
-            changes.append((i, dict(zip(names, parts, strict=True))))
-        return changes
+            self._check_combinations(values, t)
+        for (index, group, known, key, _, names, _), value in zip(self._followers, values):  # noqa: B905
+            known[key] = group[key] = value
+            plan.set(index, known, {names[0]: value} if len(names) == 1 else dict(zip(names, value, strict=True)))
+
+    def _check_scheduled(self, index: int, key: str, value: Any, t: int) -> Any:
+        try:
+            return checks.setting(key, value, self._kinds[key])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"group {index}, schedule at t={t}: {error}") from None
+
+    def _check_combinations(self, values: Sequence[Any], t: int) -> None:
+        merged = [dict(group) for group in self.groups]
+        for (index, _, _, key, _, _, _), value in zip(self._followers, values, strict=True):
+            merged[index][key] = value
+        for i, settings in enumerate(merged):
+            self.family.check(settings, f"group {i}, schedule at t={t}: ")
 
     # ---- for C -----------------------------------------------------------------------------------------------
 
-    def lowered(self, i: int) -> tuple[dict[str, float], int]:
-        """Numbers and flags of group i."""
-        return lower(self.rules[i], self.known[i], self.family.numbers(self.known[i]))
+    def lowered(self, i: int, new: Mapping[str, Any] | None = None) -> tuple[dict[str, float], int]:
+        """Numbers and flags of group i; of the numbers only those of ``new`` settings, if they are given."""
+        known = self.known[i]
+        numbers = lower(self.rules[i], known if new is None else new, self.family.numbers(known))
+        return numbers, flags_of(known)
 
 
-def lower(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -> tuple[dict[str, float], int]:
-    """Settings of a group as (numbers, flags) of the C API.
+def lower(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, float]:
+    """Settings of a group as numbers of the C API.
 
     ``renamed`` maps a setting to the number that it stands for where the names differ.
     """
-    flags = 0
     numbers: dict[str, float] = {}
     for key, value in settings.items():
-        if key in FLAGS:
-            flags |= FLAGS[key].bit if value == FLAGS[key].value else 0
-        elif not isinstance(value, bool):
-            names = names_of(key, renamed)
+        if not isinstance(value, (bool, str)):
             values = value if isinstance(value, tuple) else (value,)
+            names = names_of(key, renamed)
             numbers.update((name, x) for name, x in zip(names, values, strict=False) if name in rule.defaults)
-    return numbers, flags
+    return numbers
+
+
+def flags_of(settings: Mapping[str, Any]) -> int:
+    """Settings of a group as flags of the C API."""
+    return sum(flag.bit for key, flag in FLAGS.items() if key in settings and settings[key] == flag.value)
 
 
 def names_of(key: str, renamed: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,8 +41,7 @@ FIELDS = (
 """The numbers of ``lrf_stats`` in front of its ``BINS`` rates."""
 
 
-@dataclass
-class Trace:
+class Trace(NamedTuple):
     """What statistics see of the update of one tensor; arrays like the parameter, or None where there is none.
 
     ``last`` is the update before this one; what compares with it is NaN where it is None. ``denominator`` is what the

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parents[1]
 _RULE = re.compile(
@@ -21,8 +21,7 @@ _NUMBER = re.compile(
 _FLAG = re.compile(r"^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+), (?P<value>[^)]+)\)", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A row of the table.
 
     ``states`` holds a name or None by slot, ``defaults`` the numbers that the rule reads.
@@ -40,8 +39,7 @@ class Rule:
         return tuple(name for name in self.states if name)
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """Where a number may lie, both ends included."""
 
     words: str
@@ -49,8 +47,7 @@ class Range:
     largest: float
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A double of a group in C, and the ``setting`` of the user that it comes from ("betas[0]")."""
 
     name: str
@@ -59,8 +56,7 @@ class Number:
     setting: str
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(NamedTuple):
     """A bit of a group in C, set where the ``setting`` of the user has the ``value``."""
 
     bit: int
