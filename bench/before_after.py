@@ -1,6 +1,6 @@
 """Two versions of lrfast beside each other: what a change has cost, row by row.
 
-    python bench/before_after.py OLD NEW --rows adam-1 gpt2-options    # wheels, or revisions of git, which are built first
+    python bench/before_after.py OLD NEW --rows adam-1 gpt2-options  # wheels, or revisions, built first
 
 Each is installed into a folder of its own and runs in a process of its own; the two take turns. The rounds of a row are
 spread over several pairs of new processes, since where arrays happen to lie changes times by some percent. A round's

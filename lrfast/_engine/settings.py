@@ -11,7 +11,6 @@ from . import checks
 from .family import Family
 from .table import FLAGS, NUMBERS_OF, RULES, Rule
 
-
 # A setting that follows a schedule: (index of the group, its live dict, the known one, key, schedule, numbers of C that
 # it stands for, whether every float in [0, 1) is in its range). A plain tuple: Python takes others apart slowly.
 _Follower = tuple[int, dict[str, Any], dict[str, Any], str, Callable[[int], Any], tuple[str, ...], bool]
