@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*.h src_c/*.def) \
 	$(wildcard src_c/kernels/*.h src_c/rules/*.h) \
-	$(wildcard lrfast/*/*.pyx lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
+	$(wildcard lrfast/*/*.pyx lrfast/*/*.pxd lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
 .PHONY: help demo test check test-all lint format bench bench-against bench-peers clean
 

@@ -245,3 +245,19 @@ def test_an_interrupt_between_any_two_lines_frees_the_plan(action, plan_class):
         if not came:
             break
     assert 1 < line < 1999
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_an_interrupt_never_loses_an_edit(scheduled, plan_class):
+    """Whenever Ctrl-C comes, the next step is made with what the groups say."""
+    for line in range(1, 2000):
+        param = np.ones(4)
+        optimizer = lrfast.SGD(param, lr=schedules.constant(0.5) if scheduled else 0.5)
+        optimizer.param_groups[0]["weight_decay"] = 1.0
+        came = interrupted_at(line, lambda: optimizer.step(np.zeros(4)))  # noqa: B023
+        steps = optimizer.updates
+        optimizer.step(np.zeros(4))
+        assert np.all(param == 0.5 ** (steps + 1))
+        if not came:
+            break
+    assert 1 < line < 1999

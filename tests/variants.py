@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lrfast
+from lrfast._engine.settings import flags_of, lower
 from lrfast._engine.table import RULES, Rule
 
 Settings = dict[str, Any]
@@ -106,8 +107,10 @@ def rule_of(optimizer: lrfast.Optimizer) -> Rule:
 
 def lowered(optimizer: lrfast.Optimizer) -> tuple[int, dict[str, float]]:
     """(flags, numbers) of an optimizer's first group, as lrf_group has them."""
-    numbers, flags = optimizer._settings.lowered(0)
-    return flags, numbers
+    settings = optimizer._settings
+    return flags_of(settings.known[0]), lower(
+        settings.rules[0], settings.known[0], optimizer.numbers(settings.known[0])
+    )
 
 
 def unused_rules() -> set[str]:

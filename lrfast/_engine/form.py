@@ -22,15 +22,20 @@ def flatten(kind: str, arrays: Any) -> tuple[list[Any], list[str], list[Any] | N
 
 
 class Form(NamedTuple):
-    """How parameters were given: ``bare``, one array; ``keys``, those of a mapping; otherwise a sequence or groups."""
+    """How parameters were given: ``bare``, one array; ``keys``, those of a mapping; otherwise a sequence or groups.
+
+    ``takes_list``: a list of arrays is already in order.
+    """
 
     bare: bool
     keys: list[Any] | None
+    takes_list: bool
 
-    @property
-    def takes_list(self) -> bool:
-        """Whether a list of arrays is already in order."""
-        return not self.bare and self.keys is None
+    @classmethod
+    def of(cls, params: Any, keys: list[Any] | None) -> Form:
+        """That of params, whose keys are known."""
+        bare = isinstance(params, np.ndarray)
+        return cls(bare, keys, not bare and keys is None)
 
     def in_order(self, kind: str, arrays: Any, count: int) -> list[Any] | None:
         """Arrays that belong to the parameters, in their order; kind: "grads" or "copy_to". None stays None."""

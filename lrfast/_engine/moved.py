@@ -53,16 +53,14 @@ def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
     if "form" in saved:
         return saved
     attributes = dict(saved["attributes"])  # 0.1.0
-    own = {
-        name: attributes.pop(name) for name in ("defaults", "_tail", "_param_groups", "_schedules", "_keys", "_bare")
-    }
-    del attributes["_structures"], attributes["_takes_list"]
+    names = ("defaults", "_tail", "_param_groups", "_schedules", "_structures", "_keys", "_bare", "_takes_list")
+    own = {name: attributes.pop(name) for name in names}
     return {
         "attributes": attributes,
         "defaults": own["defaults"],
         "groups": own["_param_groups"],
         "schedules": own["_schedules"],
-        "form": Form(own["_bare"], own["_keys"]),
+        "form": Form(own["_bare"], own["_keys"], own["_takes_list"]),
         "options": own["_tail"],
         "bound": Snapshot(*saved["bound"]),
     }

@@ -96,7 +96,7 @@ class Optimizer(Family):
         else:
             self._settings.append({}, len(items), 0)
             arrays, labels = items, names
-        self._form = Form(isinstance(params, np.ndarray), keys)
+        self._form = Form.of(params, keys)
         count = len(arrays)
         copies = self._form.in_order("copy_to", options.get("copy_to"), count)
         self._bind(Snapshot(arrays, labels, self._form.in_order("grads", grads, count), copies, [], [], [0] * count))
@@ -126,8 +126,7 @@ class Optimizer(Family):
         settings.take_params(buffers.params)
         scheduled = settings.find_scheduled()
         plan = backend.Plan(buffers, settings.groups, scheduled, bound.steps, bound.updates, bound.skipped)
-        for i, known in enumerate(settings.known):
-            plan.set(i, known, *settings.lowered(i))
+        settings.tell(plan)
         self._buffers, self._plan, self._scheduled = buffers, plan, scheduled
         self.state = tuple(State(buffers, plan, i) for i in range(len(buffers.params)))
         self._start_recording()
@@ -159,10 +158,9 @@ class Optimizer(Family):
 
     def _take_edits(self) -> bool:
         """Checks what was edited since the last step, and tells the plan; whether there was anything."""
-        settings, found = self._settings, False
-        for i, edited in settings.edited():
-            settings.accept(i, edited)
-            self._plan.set(i, settings.known[i], *settings.lowered(i, edited))
+        found = False
+        for i, new in self._settings.edited():
+            self._settings.accept(i, new, self._plan)
             found = True
         return found
 
@@ -234,8 +232,7 @@ class Optimizer(Family):
         settings, buffers, plan = self._settings, self._buffers, self._plan
         with plan.held(), interrupt_deferred():
             for i, loaded in enumerate(saved.settings):
-                settings.accept(i, loaded)
-                plan.set(i, settings.known[i], *settings.lowered(i))
+                settings.accept(i, loaded, plan)
             for index, group in enumerate(buffers.groups):
                 for i in range(group.first, group.stop):
                     for name, own in buffers.states[i].items():

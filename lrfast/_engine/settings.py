@@ -9,6 +9,7 @@ from typing import Any
 
 from . import checks
 from .family import Family
+from .interrupt import interrupt_deferred
 from .table import FLAGS, NUMBERS_OF, RULES, Rule
 
 # A setting that follows a schedule: (index of the group, its live dict, the known one, key, schedule, numbers of C that
@@ -85,13 +86,22 @@ class Settings:
             if not checks.same_objects(group, known):
                 yield i, self._check_edit(i)
 
-    def accept(self, i: int, settings: Mapping[str, Any]) -> None:
-        """Group i says this from now on."""
-        self.known[i].update(settings)
-        self.groups[i].update(settings)
-        if list(self.groups[i]) != list(self.known[i]):  # a key was removed and put back
-            self.known[i].clear()
-            self.known[i].update(self.groups[i])
+    def accept(self, i: int, new: Mapping[str, Any], plan: Any) -> None:
+        """Group i says this from now on, and the plan knows. An interrupt between the lines leaves an edit to find."""
+        group, known = self.groups[i], self.known[i]
+        settings = {key: new.get(key, known[key]) for key in group}
+        plan.set(i, settings, lower(self.rules[i], new, self.family.numbers(settings)), flags_of(settings))
+        if list(group) != list(known):  # a key was removed and put back
+            with interrupt_deferred():
+                known.clear()
+                known.update(settings)
+        known.update(new)
+        group.update(new)
+
+    def tell(self, plan: Any) -> None:
+        """Everything, to a new plan."""
+        for i, known in enumerate(self.known):
+            plan.set(i, known, lower(self.rules[i], known, self.family.numbers(known)), flags_of(known))
 
     def other_structure(self, i: int, settings: Mapping[str, Any]) -> str | None:
         """The first of new settings for group i by which it would need other states, or give them another meaning."""
@@ -192,13 +202,8 @@ class Settings:
         for i, settings in enumerate(merged):
             self.family.check(settings, f"group {i}, schedule at t={t}: ")
 
-    # ---- for C -----------------------------------------------------------------------------------------------
 
-    def lowered(self, i: int, new: Mapping[str, Any] | None = None) -> tuple[dict[str, float], int]:
-        """Numbers and flags of group i; of the numbers only those of ``new`` settings, if they are given."""
-        known = self.known[i]
-        numbers = lower(self.rules[i], known if new is None else new, self.family.numbers(known))
-        return numbers, flags_of(known)
+# ---- for C -------------------------------------------------------------------------------------------------
 
 
 def lower(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""How a step runs: optimizer > settings, backend > plan (``_core`` in C, ``numpy_plan``) > buffers, stages, checks."""
