@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lrfast
-from lrfast import config
+from lrfast._engine import backend
 from lrfast._engine.threads import default_threads
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages as Linux does")
@@ -71,7 +71,7 @@ def faults_of_worker():
 
 
 @linux
-@pytest.mark.skipif(config.core() is None, reason="needs the pool of the compiled kernels")
+@pytest.mark.skipif(backend.compiled() is None, reason="needs the pool of the compiled kernels")
 @pytest.mark.skipif(default_threads({}) < 2, reason="needs two processors")
 def test_threads_of_the_first_step_touch_their_part_of_the_state():
     """Several attempts, since on a busy machine the calling thread may have to do everything."""

@@ -8,14 +8,14 @@ import math
 import pytest
 
 import lrfast
-from lrfast import config
+from lrfast._engine import backend
 from lrfast._engine.threads import default_threads
 from lrfast.cli import main
 from lrfast.lab.bench import costs as costs_module
 from lrfast.lab.bench.costs import Cost
 from lrfast.lab.bench.report import line
 
-needs_kernels = pytest.mark.skipif(config.core() is None, reason="the costs of a step are those of compiled kernels")
+needs_kernels = pytest.mark.skipif(backend.compiled() is None, reason="costs of a step are those of compiled kernels")
 needs_two = pytest.mark.skipif(default_threads({}) < 2, reason="needs two processors")
 
 
