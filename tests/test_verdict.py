@@ -143,6 +143,7 @@ NOISY = {
 }
 
 
+@pytest.mark.matrix(3)
 @pytest.mark.parametrize("loss_noise", [0.0, 1.0], ids=["loss of all data", "loss of the batch"])
 @pytest.mark.parametrize(("kind", "noise", "steps", "cls", "options"), NOISY.values(), ids=NOISY)
 def test_noisy(kind, noise, steps, cls, options, loss_noise):
