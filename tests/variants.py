@@ -86,6 +86,9 @@ _EXTREMES: list[Settings] = [
     *[{"betas": x} for x in [(0.0, 0.0), (0.5, 0.5), (0.3, 0.99999), (0.99, 0.0), (1 - 2**-53, 1 - 2**-53)]],
 ]
 
+# Settings with which nothing moves, of those that a class has.
+STILL: Settings = {"lr": 0.0}
+
 # Corners of the hyper-parameters: (variant, settings on top of it).
 CORNERS: list[tuple[str, Settings]] = [
     *[
@@ -98,6 +101,11 @@ CORNERS: list[tuple[str, Settings]] = [
     ("momentum", {"dampening": -2.0}),
     ("momentum", {"dampening": 1.0}),
 ]
+
+
+def taken(cls: type[lrfast.Optimizer], settings: Settings) -> Settings:
+    """Of some settings, those that a class has."""
+    return {name: value for name, value in settings.items() if name in signature(cls).parameters}
 
 
 def rule_of(optimizer: lrfast.Optimizer) -> Rule:
