@@ -16,6 +16,9 @@ mpf = mpmath.mpf
 
 Updated = dict[str, "Term"]
 
+# Half units in the last place by which a formula may be off whose chain of roundings is longer than most.
+LIMITS: dict[str, float] = {}
+
 
 class Term:
     """A number and the size of the terms that it was added up from: where they cancel, its rounding errors stay."""
