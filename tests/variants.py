@@ -72,6 +72,8 @@ _LISTED = [
     Variant("radam-maximize", lrfast.RAdam, dict(betas=(0.9, 0.99), weight_decay=0.01, maximize=True), golden=False),
     Variant("radam-decoupled", lrfast.RAdam, dict(weight_decay=0.1, decoupled_weight_decay=True), golden=False),
     Variant("radam-low-decoupled", lrfast.RAdam, dict(betas=(0.3, 0.6), weight_decay=0.1, decoupled_weight_decay=True)),
+    Variant("adadelta", lrfast.Adadelta, dict(), tail=True),
+    Variant("adadelta-decay-maximize", lrfast.Adadelta, dict(lr=0.1, rho=0.3, weight_decay=0.1, maximize=True)),
 ]
 
 UNLISTED = [cls for cls in lrfast.optim.all_optimizers() if cls not in {variant.cls for variant in _LISTED}]
@@ -84,6 +86,7 @@ _EXTREMES: list[Settings] = [
     *[{"eps": x} for x in (0.0, 1e30)],
     *[{"alpha": x} for x in (0.0, 0.3, 1 - 2**-20)],
     *[{"betas": x} for x in [(0.0, 0.0), (0.5, 0.5), (0.3, 0.99999), (0.99, 0.0), (1 - 2**-53, 1 - 2**-53)]],
+    *[{"rho": x} for x in (0.0, 0.3, 1 - 2**-20)],
 ]
 
 # Settings with which nothing moves, of those that a class has.
