@@ -140,6 +140,14 @@ def adadelta(h: Any, t: int, p: Term, g: Term, square_avg: Term, acc_delta: Term
     return {"param": p - h.lr * delta, "square_avg": v, "acc_delta": a}
 
 
+def adamax(h: Any, t: int, p: Term, g: Term, exp_avg: Term, exp_inf: Term) -> Updated:
+    beta1, beta2 = h.betas
+    x = g + h.weight_decay * p
+    m = exp_avg + (1 - beta1) * (x - exp_avg)
+    s = max(beta2 * exp_inf, max(x, -1 * x) + h.eps)
+    return {"param": p - h.lr / (1 - beta1**t) * m / s, "exp_avg": m, "exp_inf": s}
+
+
 def moments(
     h: Any, t: int, x: Term, exp_avg: Term, exp_avg_sq: Term, max_exp_avg_sq: Term | None = None
 ) -> tuple[Term, Term, Updated]:

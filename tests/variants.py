@@ -74,6 +74,8 @@ _LISTED = [
     Variant("radam-low-decoupled", lrfast.RAdam, dict(betas=(0.3, 0.6), weight_decay=0.1, decoupled_weight_decay=True)),
     Variant("adadelta", lrfast.Adadelta, dict(), tail=True),
     Variant("adadelta-decay-maximize", lrfast.Adadelta, dict(lr=0.1, rho=0.3, weight_decay=0.1, maximize=True)),
+    Variant("adamax", lrfast.Adamax, dict(), tail=True),
+    Variant("adamax-decay-maximize", lrfast.Adamax, dict(betas=(0.4, 0.6), weight_decay=0.1, maximize=True)),
 ]
 
 UNLISTED = [cls for cls in lrfast.optim.all_optimizers() if cls not in {variant.cls for variant in _LISTED}]
