@@ -148,6 +148,16 @@ def adamax(h: Any, t: int, p: Term, g: Term, exp_avg: Term, exp_inf: Term) -> Up
     return {"param": p - h.lr / (1 - beta1**t) * m / s, "exp_avg": m, "exp_inf": s}
 
 
+def rprop(h: Any, t: int, p: Term, g: Term, prev: Term, step_size: Term) -> Updated:
+    agreement = mpmath.sign(g.value * prev.value)
+    s = term(h.lr) if t == 1 else step_size
+    if agreement != 0:
+        s = s * (h.etas[1] if agreement > 0 else h.etas[0])
+    s = min(max(s, term(h.step_sizes[0])), term(h.step_sizes[1]))
+    x = term(0) if agreement < 0 else g
+    return {"param": p - mpmath.sign(x.value) * s, "prev": x, "step_size": s}
+
+
 def moments(
     h: Any, t: int, x: Term, exp_avg: Term, exp_avg_sq: Term, max_exp_avg_sq: Term | None = None
 ) -> tuple[Term, Term, Updated]:

@@ -76,6 +76,10 @@ _LISTED = [
     Variant("adadelta-decay-maximize", lrfast.Adadelta, dict(lr=0.1, rho=0.3, weight_decay=0.1, maximize=True)),
     Variant("adamax", lrfast.Adamax, dict(), tail=True),
     Variant("adamax-decay-maximize", lrfast.Adamax, dict(betas=(0.4, 0.6), weight_decay=0.1, maximize=True)),
+    Variant("rprop", lrfast.Rprop, dict(), tail=True),
+    Variant(
+        "rprop-limits-maximize", lrfast.Rprop, dict(lr=0.1, etas=(0.3, 2.0), step_sizes=(0.01, 0.3), maximize=True)
+    ),
 ]
 
 UNLISTED = [cls for cls in lrfast.optim.all_optimizers() if cls not in {variant.cls for variant in _LISTED}]
@@ -89,10 +93,12 @@ _EXTREMES: list[Settings] = [
     *[{"alpha": x} for x in (0.0, 0.3, 1 - 2**-20)],
     *[{"betas": x} for x in [(0.0, 0.0), (0.5, 0.5), (0.3, 0.99999), (0.99, 0.0), (1 - 2**-53, 1 - 2**-53)]],
     *[{"rho": x} for x in (0.0, 0.3, 1 - 2**-20)],
+    *[{"etas": x} for x in [(5e-324, 1 + 2**-52), (0.9, 1e30)]],
+    *[{"step_sizes": x} for x in [(0.0, 0.0), (0.0, 1e30), (1.0, 1.0)]],
 ]
 
 # Settings with which nothing moves, of those that a class has.
-STILL: Settings = {"lr": 0.0}
+STILL: Settings = {"lr": 0.0, "step_sizes": (0.0, 50.0)}
 
 # Corners of the hyper-parameters: (variant, settings on top of it).
 CORNERS: list[tuple[str, Settings]] = [
