@@ -158,6 +158,12 @@ def rprop(h: Any, t: int, p: Term, g: Term, prev: Term, step_size: Term) -> Upda
     return {"param": p - mpmath.sign(x.value) * s, "prev": x, "step_size": s}
 
 
+def lion(h: Any, t: int, p: Term, g: Term, exp_avg: Term) -> Updated:
+    beta1, beta2 = h.betas
+    u = mpmath.sign((beta1 * exp_avg + (1 - beta1) * g).value)
+    return {"param": p - h.lr * h.weight_decay * p - h.lr * u, "exp_avg": beta2 * exp_avg + (1 - beta2) * g}
+
+
 def moments(
     h: Any, t: int, x: Term, exp_avg: Term, exp_avg_sq: Term, max_exp_avg_sq: Term | None = None
 ) -> tuple[Term, Term, Updated]:

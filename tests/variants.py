@@ -80,6 +80,8 @@ _LISTED = [
     Variant(
         "rprop-limits-maximize", lrfast.Rprop, dict(lr=0.1, etas=(0.3, 2.0), step_sizes=(0.01, 0.3), maximize=True)
     ),
+    Variant("lion", lrfast.Lion, dict(weight_decay=0.1), tail=True),
+    Variant("lion-low-maximize", lrfast.Lion, dict(lr=1e-2, betas=(0.3, 0.6), maximize=True)),
 ]
 
 UNLISTED = [cls for cls in lrfast.optim.all_optimizers() if cls not in {variant.cls for variant in _LISTED}]
