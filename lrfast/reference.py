@@ -7,7 +7,7 @@ source, a file per family.
 
 Conventions, as in PyTorch: ``step`` is the number t >= 1 of this update and the caller counts; numbers per step are
 computed in float64 and cast once to the dtype of the parameter; ``maximize`` turns the gradient around before decay;
-``grad_scale`` multiplies the gradient first. In every rule
+``grad_scale`` multiplies the gradient first. In every rule with coupled decay
 
     x = grad_scale g + weight_decay p
 

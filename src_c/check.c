@@ -35,7 +35,7 @@ static lrf_status check_numbers(const lrf_group *group, lrf_report *report)
 {
     const lrf_group *const defaults = lrf_defaults_of(group->rule);
 
-#define LRF_NUMBER(name, RANGE, schedule, setting)                                                                              \
+#define LRF_NUMBER(name, RANGE, schedule, setting)                                                                     \
     if (!lies_in(RANGE, group->name) && group->name != defaults->name)                                                 \
         return lrf_refuse(report, #name, LRF_BAD_NUMBER);
 #include "optimizers.def"

@@ -79,8 +79,10 @@ typedef enum lrf_dtype { LRF_FLOAT32 = 1, LRF_FLOAT64 = 2, LRF_FLOAT16 = 3, LRF_
  *     LRF_SGD = 1            LRF_RMSPROP = 4                     LRF_ADAM = 8
  *     LRF_MOMENTUM = 2       LRF_RMSPROP_MOMENTUM = 5            LRF_AMSGRAD = 9
  *     LRF_ADAGRAD = 3        LRF_RMSPROP_CENTERED = 6            LRF_RADAM = 10
- *                            LRF_RMSPROP_CENTERED_MOMENTUM = 7
- *     lr, weight_decay, decoupled_weight_decay, momentum, dampening, alpha, beta1, beta2, eps, lr_decay */
+ *     LRF_ADADELTA = 11      LRF_RMSPROP_CENTERED_MOMENTUM = 7   LRF_ADAMAX = 12
+ *     LRF_RPROP = 13         LRF_LION = 14
+ *     lr, weight_decay, decoupled_weight_decay, momentum, dampening, alpha, beta1, beta2, eps, lr_decay; after
+ *     `storage`: rho, etaminus, etaplus, step_size_min, step_size_max */
 typedef enum lrf_rule {
 #define LRF_RULE(id, NAME, name, family, states, flags, defaults) LRF_##NAME = id,
 #include "optimizers.def"

@@ -13,7 +13,7 @@ static double decayed_lr(const lrf_group *group, uint64_t t)
 #define LRF_TYPED(name) name
 
 /* Opens the function that fills the scalars *k of a family for update t of a group and returns the rate of statistics:
- * the learning rate alone. grad_scale and weight_decay, with which each struct begins, are filled already. */
+ * the learning rate alone. grad_scale, with which each struct begins, is filled already. */
 #define LRF_COMPUTE(family)                                                                                            \
     static double family##_compute(family##_scalars *k, const lrf_group *group, uint64_t t);                           \
     static double family##_fill(double values[LRF_MOST_SCALARS], const lrf_group *group, uint64_t t)                   \
@@ -48,7 +48,6 @@ void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t 
 
     group = lrf_complete(group, &completed);
     values[0] = group->flags & LRF_MAXIMIZE ? -grad_scale : grad_scale;
-    values[1] = group->weight_decay;
     scalars->rate = fills[group->rule](values, group, t);
     if (group->dtype == LRF_FLOAT32)
         /* One by one: a vector of them would wait for the stores that have just made its parts (10 ns). */

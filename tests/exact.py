@@ -16,6 +16,9 @@ mpf = mpmath.mpf
 
 Updated = dict[str, "Term"]
 
+# Half units in the last place by which a formula may be off whose chain of roundings is longer than most.
+LIMITS: dict[str, float] = {"adadelta": 8}  # a product with a quotient of roots, squared; the worst was 7.37
+
 
 class Term:
     """A number and the size of the terms that it was added up from: where they cancel, its rounding errors stay."""
@@ -127,6 +130,38 @@ def radam(h: Any, t: int, p: Term, g: Term, **states: Term) -> Updated:
         u = sqrt(share) * m / (sqrt(v) + h.eps / mpmath.sqrt(1 - beta2**t))
     decay = h.lr * h.weight_decay * p if h.decoupled_weight_decay else term(0)
     return {"param": p - decay - h.lr * u, **new}
+
+
+def adadelta(h: Any, t: int, p: Term, g: Term, square_avg: Term, acc_delta: Term) -> Updated:
+    x = g + h.weight_decay * p
+    v = h.rho * square_avg + (1 - h.rho) * x * x
+    delta = sqrt(acc_delta + h.eps) / sqrt(v + h.eps) * x
+    a = h.rho * acc_delta + (1 - h.rho) * delta * delta
+    return {"param": p - h.lr * delta, "square_avg": v, "acc_delta": a}
+
+
+def adamax(h: Any, t: int, p: Term, g: Term, exp_avg: Term, exp_inf: Term) -> Updated:
+    beta1, beta2 = h.betas
+    x = g + h.weight_decay * p
+    m = exp_avg + (1 - beta1) * (x - exp_avg)
+    s = max(beta2 * exp_inf, max(x, -1 * x) + h.eps)
+    return {"param": p - h.lr / (1 - beta1**t) * m / s, "exp_avg": m, "exp_inf": s}
+
+
+def rprop(h: Any, t: int, p: Term, g: Term, prev: Term, step_size: Term) -> Updated:
+    agreement = mpmath.sign(g.value * prev.value)
+    s = term(h.lr) if t == 1 else step_size
+    if agreement != 0:
+        s = s * (h.etas[1] if agreement > 0 else h.etas[0])
+    s = min(max(s, term(h.step_sizes[0])), term(h.step_sizes[1]))
+    x = term(0) if agreement < 0 else g
+    return {"param": p - mpmath.sign(x.value) * s, "prev": x, "step_size": s}
+
+
+def lion(h: Any, t: int, p: Term, g: Term, exp_avg: Term) -> Updated:
+    beta1, beta2 = h.betas
+    u = mpmath.sign((beta1 * exp_avg + (1 - beta1) * g).value)
+    return {"param": p - h.lr * h.weight_decay * p - h.lr * u, "exp_avg": beta2 * exp_avg + (1 - beta2) * g}
 
 
 def moments(

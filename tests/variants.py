@@ -72,6 +72,16 @@ _LISTED = [
     Variant("radam-maximize", lrfast.RAdam, dict(betas=(0.9, 0.99), weight_decay=0.01, maximize=True), golden=False),
     Variant("radam-decoupled", lrfast.RAdam, dict(weight_decay=0.1, decoupled_weight_decay=True), golden=False),
     Variant("radam-low-decoupled", lrfast.RAdam, dict(betas=(0.3, 0.6), weight_decay=0.1, decoupled_weight_decay=True)),
+    Variant("adadelta", lrfast.Adadelta, dict(), tail=True),
+    Variant("adadelta-decay-maximize", lrfast.Adadelta, dict(lr=0.1, rho=0.3, weight_decay=0.1, maximize=True)),
+    Variant("adamax", lrfast.Adamax, dict(), tail=True),
+    Variant("adamax-decay-maximize", lrfast.Adamax, dict(betas=(0.4, 0.6), weight_decay=0.1, maximize=True)),
+    Variant("rprop", lrfast.Rprop, dict(), tail=True),
+    Variant(
+        "rprop-limits-maximize", lrfast.Rprop, dict(lr=0.1, etas=(0.3, 2.0), step_sizes=(0.01, 0.3), maximize=True)
+    ),
+    Variant("lion", lrfast.Lion, dict(weight_decay=0.1), tail=True),
+    Variant("lion-low-maximize", lrfast.Lion, dict(lr=1e-2, betas=(0.3, 0.6), maximize=True)),
 ]
 
 UNLISTED = [cls for cls in lrfast.optim.all_optimizers() if cls not in {variant.cls for variant in _LISTED}]
@@ -84,7 +94,13 @@ _EXTREMES: list[Settings] = [
     *[{"eps": x} for x in (0.0, 1e30)],
     *[{"alpha": x} for x in (0.0, 0.3, 1 - 2**-20)],
     *[{"betas": x} for x in [(0.0, 0.0), (0.5, 0.5), (0.3, 0.99999), (0.99, 0.0), (1 - 2**-53, 1 - 2**-53)]],
+    *[{"rho": x} for x in (0.0, 0.3, 1 - 2**-20)],
+    *[{"etas": x} for x in [(5e-324, 1 + 2**-52), (0.9, 1e30)]],
+    *[{"step_sizes": x} for x in [(0.0, 0.0), (0.0, 1e30), (1.0, 1.0)]],
 ]
+
+# Settings with which nothing moves, of those that a class has.
+STILL: Settings = {"lr": 0.0, "step_sizes": (0.0, 50.0)}
 
 # Corners of the hyper-parameters: (variant, settings on top of it).
 CORNERS: list[tuple[str, Settings]] = [
@@ -98,6 +114,11 @@ CORNERS: list[tuple[str, Settings]] = [
     ("momentum", {"dampening": -2.0}),
     ("momentum", {"dampening": 1.0}),
 ]
+
+
+def taken(cls: type[lrfast.Optimizer], settings: Settings) -> Settings:
+    """Of some settings, those that a class has."""
+    return {name: value for name, value in settings.items() if name in signature(cls).parameters}
 
 
 def rule_of(optimizer: lrfast.Optimizer) -> Rule:

@@ -77,6 +77,11 @@ def larger(x: Array, y: Array) -> Array:
     return np.where((x >= y) | np.isnan(x), x, y)
 
 
+def sign_of(x: Array) -> Array:
+    """1 or -1; NaN and zeros stay."""
+    return np.where(x > 0, x.dtype.type(1), np.where(x < 0, x.dtype.type(-1), x))
+
+
 def need(name: str, state: Array | None, needed: bool) -> None:
     """Raises ValueError for a state that the variant lacks, or has no use for."""
     if needed and state is None:

@@ -70,7 +70,11 @@ CONTESTANTS = (
     Contestant("AMSGrad", "adam", "amsgrad", 0.002),
     Contestant("AdamW", "adam", "adamw", 0.002, {"weight_decay": 0.1}),
     Contestant("RAdam", "adam", "radam", 0.002),
+    Contestant("Adadelta", "more", "adadelta", 1.0),
+    Contestant("Adamax", "more", "adamax", 0.004),
+    Contestant("Lion", "more", "lion", 0.0002, {"weight_decay": 1.0}),
 )
+"""Without Rprop, which is not for batches: it takes a gradient that turns around by chance for a valley."""
 
 
 @dataclass

@@ -9,6 +9,7 @@
 #define towards LRF_TYPED(towards)
 #define not_negative LRF_TYPED(not_negative)
 #define larger LRF_TYPED(larger)
+#define sign_of LRF_TYPED(sign_of)
 #define at LRF_TYPED(at)
 
 /* A moving average below the smallest normal number is +0: denormals never slow a run with dead gradients down. */
@@ -35,6 +36,12 @@ LRF_KERNELS_TARGET static inline real larger(real x, real y)
     return ((x >= y) | (x != x)) ? x : y;
 }
 
+/* 1 or -1; NaN and zeros stay. */
+LRF_KERNELS_TARGET static inline real sign_of(real x)
+{
+    return x > 0 ? 1 : x < 0 ? -1 : x;
+}
+
 LRF_KERNELS_TARGET static inline real *at(void *buffer, size_t first)
 {
     return buffer ? (real *)buffer + first : NULL;
@@ -49,4 +56,5 @@ LRF_KERNELS_TARGET static inline real *at(void *buffer, size_t first)
 #undef towards
 #undef not_negative
 #undef larger
+#undef sign_of
 #undef at

@@ -12,6 +12,7 @@ typedef struct {
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(adagrad)
 {
+    k->weight_decay = group->weight_decay;
     k->lr = decayed_lr(group, t);
     k->eps = group->eps;
     return k->lr;

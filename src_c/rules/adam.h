@@ -18,6 +18,7 @@ typedef struct {
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(adam)
 {
+    k->weight_decay = group->weight_decay;
     k->one_minus_beta1 = 1 - group->beta1;
     k->beta2 = group->beta2;
     k->one_minus_beta2 = 1 - group->beta2;

@@ -16,6 +16,7 @@ typedef struct {
 #ifdef LRF_COMPUTE
 LRF_COMPUTE(rmsprop)
 {
+    k->weight_decay = group->weight_decay;
     k->alpha = group->alpha;
     if (group->flags & LRF_MEAN)
         k->alpha = (double)(t - 1) / (double)t;

@@ -15,6 +15,7 @@ typedef struct {
 LRF_COMPUTE(sgd)
 {
     const int nesterov = (group->flags & LRF_NESTEROV) != 0;
+    k->weight_decay = group->weight_decay;
     k->momentum = t == 1 ? 0 : group->momentum;
     k->one_minus_dampening = t == 1 ? 1 : 1 - group->dampening;
     k->lr = nesterov ? group->lr * group->momentum : group->lr;

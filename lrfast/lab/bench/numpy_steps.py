@@ -4,6 +4,8 @@ Two forms of each. ``naive``: one expression per line, as in a textbook, with te
 NumPy user writes, no temporaries, one preallocated scratch array (two with coupled weight decay), ``out=`` everywhere.
 Formulas, settings and defaults are those of the optimizers; results agree to rounding. Left out are what lrfast does
 on top and plain NumPy code does not: checks, schedules, and averages that become 0 below the smallest normal number.
+
+An optimizer that nobody wrote here takes part with its reference in both forms.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ... import reference
+from ... import optim, reference
 from ..._engine.arithmetic import Array
+from ..._engine.specification import state_arguments
 
-__all__ = ["VARIANTS", "Kind", "make_step"]
+__all__ = ["UNWRITTEN", "VARIANTS", "Kind", "make_step"]
 
 Kind = Literal["naive", "inplace"]
 
@@ -41,6 +44,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """variant -> (name of the lrfast class, what it is constructed with): the twin of each step."""
 
+UNWRITTEN = {cls.__name__.lower(): cls.__name__ for cls in optim.all_optimizers()}
+"""variant -> name of the lrfast class, where the step is the reference."""
+for _name, _ in VARIANTS.values():
+    UNWRITTEN.pop(_name.lower(), None)
+VARIANTS |= {variant: (name, {}) for variant, name in UNWRITTEN.items()}
+
 
 def make_step(kind: Kind, variant: str, param: Array, grad: Array, settings: Mapping[str, Any]) -> Callable[[], None]:
     """A function that updates ``param`` in place from what ``grad`` then holds, once per call.
@@ -49,7 +58,7 @@ def make_step(kind: Kind, variant: str, param: Array, grad: Array, settings: Map
     variant's own. The first call allocates the state. Raises KeyError or TypeError for what does not exist.
     """
     optimizer, options = VARIANTS[variant]
-    rule = _RULES[kind][optimizer]
+    rule = partial(_reference, optimizer.lower()) if variant in UNWRITTEN else _RULES[kind][optimizer]
     return rule(param, grad, **{**_defaults(optimizer, rule), **options, **settings}).__next__
 
 
@@ -60,6 +69,14 @@ def _defaults(optimizer: str, rule: Callable[..., Any]) -> dict[str, Any]:
 
 
 # Each rule is a generator: its states are local variables, and each update ends at a yield.
+
+
+def _reference(name: str, p: Array, g: Array, **settings: Any) -> Iterator[None]:
+    update = getattr(reference, name)
+    states = [np.zeros_like(p) for _ in state_arguments(update)]
+    for t in count(1):
+        update(p, g, *states, step=t, **settings)
+        yield
 
 
 def _naive_sgd(

@@ -13,6 +13,7 @@ from typing import Any
 import lrfast
 
 from .costs import Cost
+from .numpy_steps import UNWRITTEN
 from .speed import Result
 
 __all__ = ["line", "print_table", "provenance", "to_json"]
@@ -33,6 +34,8 @@ def print_table(results: Sequence[Result]) -> None:
         "\nMedians over rounds. % of stream: bandwidth, in per cent of the fastest loop that only reads and writes the"
     )
     print("same buffers; x: how many times as long NumPy takes, one expression per line or in place with out=.")
+    if any(r.rule in UNWRITTEN for r in results):
+        print(f"Of {', '.join(UNWRITTEN)} it is the reference that takes so many times as long, in both columns.")
 
 
 def line(cost: Cost) -> str:

@@ -20,6 +20,7 @@ FAMILIES = {
     "sgd": "Gradient descent",
     "rms": "Divided by past gradients",
     "adam": "Adam and its variants",
+    "more": "Steps of a size of their own",
 }
 
 # Adam and AMSGrad lie on top of each other.

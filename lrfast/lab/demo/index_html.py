@@ -78,9 +78,10 @@ needs one call where NumPy needs many: for Adam 12 for each of the {2 * (len(SIZ
 def _trainings() -> str:
     return f"""
 <h2>The trainings</h2>
-<p>Three families: gradient descent, with and without momentum; methods that divide each step by the size of past
-gradients; and Adam, which does both. Each picture shows one family in colour and the others in grey, on the same
-axes.</p>
+<p>Four families: gradient descent, with and without momentum; methods that divide each step by the size of past
+gradients; Adam, which does both; and three that set the size of a step in other ways: by past steps (Adadelta), by the
+largest gradient (Adamax), or to the learning rate itself (Lion). Each picture shows one family in colour and the others
+in grey, on the same axes.</p>
 <h3>Loss</h3>
 <p>What training makes small: the cross-entropy over all training images. Its axis is logarithmic, so that a straight
 line down means a constant factor per epoch.</p>
