@@ -1,5 +1,5 @@
-/* Phase 2: the update of each element and everything that rides along, tile by tile: limited gradients, the rule, then
- * statistics, averages, copies and zeroing. Where nothing rides along, whole runs of tiles at once. */
+/* Phase 2: the update of each element and its stages, tile by tile: limited gradients, the rule, then statistics,
+ * averages, copies and zeroing. Where there are no stages, whole runs of tiles at once. */
 #include "tiles.h"
 
 #include <math.h>
@@ -59,7 +59,7 @@ static void run_plain(const lrf_step_state *step, const lrf_tile_run *run, const
     update(run->tensor, begin + head, n - head, scalars, &nothing);
 }
 
-/* ---- the update and what rides along --------------------------------------------------------------------- */
+/* ---- the update and its stages --------------------------------------------------------------------------- */
 
 /* What a tile needs beside the tensor's buffers. */
 typedef struct tile_memory {

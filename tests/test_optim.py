@@ -1,4 +1,4 @@
-"""How optimizers behave from outside: collections, groups, state, threads, interrupts, the fallback."""
+"""How optimizers behave from outside: collections, groups, state, threads, interrupts, without the extension."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def test_fork_after_steps():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-# ---- instruction sets and the fallback -----------------------------------------------------------------------
+# ---- instruction sets, and none ------------------------------------------------------------------------------
 
 
 def test_use_isa_is_scoped():

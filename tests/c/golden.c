@@ -1,13 +1,13 @@
 /* Prints `case hash` for every rule and variant: a hash of parameter and states after some hundred updates;
- * then the same for steps with everything that rides along, whose outputs are hashed as well. tests/golden.txt
- * has the same hashes from the NumPy reference (tests/golden.py, which also writes what is included below). `golden
- * isas` prints the instruction sets that run here. */
+ * then the same for steps with options, whose outputs are hashed as well. tests/golden.txt has the same hashes from the
+ * NumPy reference (tests/golden.py, which also writes what is included below). `golden isas` prints the instruction
+ * sets that run here. */
 #include "harness.h"
 
 enum {
     COUNT = 3109,
     UPDATES = 300,
-    TAIL_UPDATES = 30,
+    OPTION_UPDATES = 30,
     BUFFERS = 4,
     STATISTICS = (sizeof(lrf_stats) - offsetof(lrf_stats, elements)) / sizeof(double)
 }; /* COUNT: three tiles, a row of lanes, and a rest */
@@ -20,7 +20,7 @@ typedef struct variant {
     lrf_group group;
     double initial[4]; /* what states start at */
     double grad_scale, clip_norm;
-    int tail; /* with everything that rides along */
+    int with_options;
 } variant;
 
 /* From tests/variants.py: rules, flags and numbers as the Python package lowers them. */
@@ -83,9 +83,9 @@ static void run(const variant *chosen, uint32_t dtype)
     printf("%s-%s %016llx\n", chosen->name, dtype == LRF_FLOAT64 ? "f64" : "f32", (unsigned long long)hash);
 }
 
-/* ---- with all that rides along --------------------------------------------------------------------------- */
+/* ---- with options ---------------------------------------------------------------------------------------- */
 
-static void run_tail(const variant *chosen, uint32_t dtype, uint32_t copy_dtype)
+static void run_with_options(const variant *chosen, uint32_t dtype, uint32_t copy_dtype)
 {
     static double ema[COUNT], last[COUNT], copy[COUNT];
     static const char *const names[] = {[LRF_FLOAT32] = "f32", [LRF_FLOAT16] = "f16", [LRF_BFLOAT16] = "bf16"};
@@ -125,7 +125,7 @@ static void run_tail(const variant *chosen, uint32_t dtype, uint32_t copy_dtype)
         for (size_t slot = 0; slot < BUFFERS; slot++)
             put(memory[2 + slot], dtype, i, chosen->initial[slot]);
     }
-    for (uint64_t t = 1; t <= TAIL_UPDATES; t++) {
+    for (uint64_t t = 1; t <= OPTION_UPDATES; t++) {
         for (size_t i = 0; i < COUNT; i++)
             put(tensor.grad, dtype, i, gradient_at(dtype, t, i));
         CHECK(lrf_step(&group, 1, &options, NULL) == LRF_OK);
@@ -149,10 +149,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
         for (uint32_t dtype = LRF_FLOAT32; dtype <= LRF_FLOAT64; dtype++) {
             describe("%s", variants[i].name);
-            if (variants[i].tail) {
-                run_tail(&variants[i], dtype, LRF_FLOAT32);
-                run_tail(&variants[i], dtype, LRF_FLOAT16);
-                run_tail(&variants[i], dtype, LRF_BFLOAT16);
+            if (variants[i].with_options) {
+                run_with_options(&variants[i], dtype, LRF_FLOAT32);
+                run_with_options(&variants[i], dtype, LRF_FLOAT16);
+                run_with_options(&variants[i], dtype, LRF_BFLOAT16);
             } else
                 run(&variants[i], dtype);
         }

@@ -111,7 +111,7 @@ static void same_bits_for_all_parts_and_isas(const char *name, const lrf_options
     lrf_set_isa(NULL);
 }
 
-/* Everything that rides along writes into the memory that is compared. */
+/* All that options write is in the memory that is compared. */
 static void with_everything(void)
 {
     const uint32_t everything = LRF_STATS | LRF_ZERO_GRADS | LRF_REQUIRE_FINITE;

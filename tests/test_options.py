@@ -1,4 +1,4 @@
-"""What rides along with an update: bits of the reference on every instruction set, and what each option means."""
+"""What surrounds an update: bits of the reference on every instruction set, and what each option means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from variants import VARIANTS
 
 ISAS = [isa for isa in lrfast.available_isas() if isa != "numpy"]
 SIZES = (1, 33, 1024, 3001)
-TAILS = {
+OPTIONS = {
     "clip-norm": {"clip_norm": 0.5},
     "clip-value": {"clip_value": 0.3},
     "clip-both": {"clip_value": 0.3, "clip_norm": 1.0},
@@ -30,11 +30,11 @@ TAILS = {
 }
 
 
-def run(isa, variant, tail, dtype, steps=4, special=False, copies=None, bad=None):
+def run(isa, variant, options, dtype, steps=4, special=False, copies=None, bad=None):
     """Everything that a few steps leave behind, as a list of arrays."""
     params = [make_params(n, dtype, seed=k) if special else ordinary(n, dtype, k) for k, n in enumerate(SIZES)]
     copied = None if copies is None else [np.zeros(p.shape, copies) for p in params]
-    optimizer = VARIANTS[variant].make(params, **tail, copy_to=copied)
+    optimizer = VARIANTS[variant].make(params, **options, copy_to=copied)
     rows, numbers = [], []
     with lrfast.use_isa(isa):
         for t in range(steps):
@@ -70,33 +70,33 @@ def assert_same(ours, theirs):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("variant", ["adamw", "nesterov"])
-def test_every_option_has_the_bits_of_the_reference(variant, tail, dtype, isa):
-    assert_same(run(isa, variant, TAILS[tail], dtype), run("numpy", variant, TAILS[tail], dtype))
+def test_every_option_has_the_bits_of_the_reference(variant, options, dtype, isa):
+    assert_same(run(isa, variant, OPTIONS[options], dtype), run("numpy", variant, OPTIONS[options], dtype))
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_rule_has_the_bits_of_the_reference(variant, dtype, isa):
-    assert_same(run(isa, variant, TAILS["all"], dtype), run("numpy", variant, TAILS["all"], dtype))
+    assert_same(run(isa, variant, OPTIONS["all"], dtype), run("numpy", variant, OPTIONS["all"], dtype))
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("tail", ["clip-both", "ema", "stats", "stats-norms"])
-def test_difficult_numbers_too(tail, dtype, isa):
+@pytest.mark.parametrize("options", ["clip-both", "ema", "stats", "stats-norms"])
+def test_difficult_numbers_too(options, dtype, isa):
     for variant in ("adam", "momentum", "rmsprop-centered"):
-        ours, theirs = (run(i, variant, TAILS[tail], dtype, special=True) for i in (isa, "numpy"))
+        ours, theirs = (run(i, variant, OPTIONS[options], dtype, special=True) for i in (isa, "numpy"))
         assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("tail", ["skip", "all"])
-def test_skipped_steps_in_between(tail, bad, isa):
-    ours, theirs = (run(i, "adamw", TAILS[tail], np.float32, bad=bad, steps=6) for i in (isa, "numpy"))
+@pytest.mark.parametrize("options", ["skip", "all"])
+def test_skipped_steps_in_between(options, bad, isa):
+    ours, theirs = (run(i, "adamw", OPTIONS[options], np.float32, bad=bad, steps=6) for i in (isa, "numpy"))
     assert_same(ours, theirs)
 
 
@@ -133,10 +133,10 @@ def everywhere(test):
     return pytest.mark.parametrize("isa", lrfast.available_isas())(forced)
 
 
-def make(tail, *, settings=(), sizes=(2000, 3), dtype=np.float32, cls=lrfast.SGD):
+def make(options, *, settings=(), sizes=(2000, 3), dtype=np.float32, cls=lrfast.SGD):
     """An optimizer of ones, and these."""
     params = [np.ones(n, dtype) for n in sizes]
-    return cls(params, **dict(settings), **tail), params
+    return cls(params, **dict(settings), **options), params
 
 
 @everywhere
@@ -180,8 +180,8 @@ def test_norms_of_large_and_small_numbers(isa, size):
 @pytest.mark.parametrize(("tensor", "place"), [*((0, k * 125) for k in range(16)), (0, 1999), (1, 0), (2, 0), (2, 2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_skipped_step_changes_nothing(isa, bad, tensor, place, dtype):
-    tail = {"nonfinite": "skip", "clip_norm": 1.0, "ema": 0.9, "stats": True}
-    optimizer, params = make(tail, cls=lrfast.AdamW, sizes=(2000, 1, 3), dtype=dtype)
+    options = {"nonfinite": "skip", "clip_norm": 1.0, "ema": 0.9, "stats": True}
+    optimizer, params = make(options, cls=lrfast.AdamW, sizes=(2000, 1, 3), dtype=dtype)
     grads = [np.ones(p.shape, dtype) for p in params]
     optimizer.step(grads)
     before = snapshot(optimizer, *params, *optimizer.ema), dict(optimizer.stats["total"], rates=0)

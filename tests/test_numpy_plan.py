@@ -1,4 +1,4 @@
-"""The reference as the whole package: the behavioural tests once more, in a process without the extension."""
+"""NumPy alone: the behavioural tests once more, in a process without the extension."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = ["test_bad_input.py", "test_bad_options.py", "test_checkpoint.py", "test_schedules.py", "test_optim.py"]
+TESTS = ["test_bad_input.py", "test_bad_settings.py", "test_checkpoint.py", "test_schedules.py", "test_optim.py"]
 TESTS += ["test_fixtures.py"]
 # What only makes sense with an extension.
 OTHER = "not (gil or isa or fork or versions or interrupt)"
