@@ -110,7 +110,9 @@ def builds_extensions(python: str) -> bool:
 
 
 # Those of Python that are installed, each with NumPys that it can have; 1.26 is the oldest that we support.
-BINDING = [f"tests/test_{name}.py" for name in ("bits", "options", "stats", "optim", "checkpoint", "bad_input", "threads")]
+BINDING = [
+    f"tests/test_{name}.py" for name in ("bits", "options", "stats", "optim", "checkpoint", "bad_input", "threads")
+]
 VERSIONS = [
     Cell(
         f"{python} with NumPy {numpy}",

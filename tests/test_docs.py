@@ -64,7 +64,9 @@ def test_three_edits_make_an_optimizer(tmp_path):
     (tmp_path / "lrfast/rules/documented.py").write_text(renamed(RULE_IN_PYTHON))
     table = tmp_path / "src_c/optimizers.def"
     edit(table, '#include "rules/sgd.h"\n', renamed(INCLUDE) + '#include "rules/sgd.h"\n')
-    table.write_text(table.read_text().removesuffix("#endif\n") + re.sub(r"\d+", "40", renamed(ROW), count=1) + "#endif\n")
+    table.write_text(
+        table.read_text().removesuffix("#endif\n") + re.sub(r"\d+", "40", renamed(ROW), count=1) + "#endif\n"
+    )
     edit(tmp_path / "tests/variants.py", "]\n\nUNLISTED", renamed(VARIANTS) + "]\n\nUNLISTED")
     with (tmp_path / "tests/exact.py").open("a") as file:
         file.write("\n\n" + renamed(FORMULA))
