@@ -36,8 +36,8 @@ weight decay), eta/sigma the effective rate; s' and d' belong to the step before
 
 What is not known is NaN: whatever compares with the step before, until two have been seen; with ``stats="norms"`` all
 but the first lines up to ``update_ratio``. d' is the update that was made, whatever was edited since. After loading
-(``load_state_dict``, pickle, deepcopy) it is unknown for one record: NaN. With ``stats=k`` every k-th update is measured,
-and the one before it stored for d'.
+(``load_state_dict``, pickle, deepcopy) it is unknown for one record: NaN. With ``stats=k`` every k-th update is
+measured, and the one before it stored for d'.
 """
 
 from ._engine.recorder import Recorder as Recorder  # where pickles of 0.1.0 look for it
