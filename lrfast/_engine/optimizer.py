@@ -250,16 +250,16 @@ class Optimizer(Family):
 
     def __getstate__(self) -> dict[str, Any]:
         with self._plan.held():  # not while a step runs, or parameters and averages have changed places
-            settings = self._settings
-            return {
-                "attributes": {key: value for key, value in self.__dict__.items() if key not in _REBUILT},
-                "defaults": settings.defaults,
-                "groups": settings.groups,
-                "schedules": settings.schedules,
-                "form": self._form,
-                "options": self._options,
-                "bound": self._snapshot(),
-            }
+            bound = self._snapshot()
+        return {
+            "attributes": {key: value for key, value in self.__dict__.items() if key not in _REBUILT},
+            "defaults": self._settings.defaults,
+            "groups": self._settings.groups,
+            "schedules": self._settings.schedules,
+            "form": self._form,
+            "options": self._options,
+            "bound": bound,
+        }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         saved = moved.upgraded(saved)
