@@ -18,7 +18,7 @@ completed updates, ``lrfast.find_lr`` a suggestion for the learning rate,
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import functional, optim, reference, schedules, stats
+from . import optim
 from ._engine.moved import answer_old_names
 from ._engine.threads import get_num_threads, num_threads, set_num_threads
 from ._version import __version__
@@ -48,17 +48,24 @@ __all__ += optim.__all__
 answer_old_names()
 
 if _TYPE_CHECKING:
+    from . import functional, reference, schedules, stats
     from .diagnose.finder import find_lr
     from .diagnose.monitor import Monitor
 
-_DIAGNOSE = {"Monitor": "monitor", "find_lr": "finder"}
+_LATER = {"Monitor": "diagnose.monitor", "find_lr": "diagnose.finder"}
+_LATER |= {name: name for name in ("functional", "reference", "schedules", "stats")}
 
 
 def __getattr__(name: str) -> _Any:
-    """What diagnoses is imported when it is first asked for: a training that runs well does not wait for it."""
-    if name not in _DIAGNOSE:
+    """What a training may never need is imported when it is first asked for."""
+    if name not in _LATER:
         raise AttributeError(f"module 'lrfast' has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f".diagnose.{_DIAGNOSE[name]}", __name__), name)
+    module = import_module(f".{_LATER[name]}", __name__)
+    value = globals()[name] = module if _LATER[name] == name else getattr(module, name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

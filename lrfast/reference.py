@@ -49,4 +49,14 @@ def _public(specification: Callable[..., Moved]) -> Callable[..., None]:
     return public
 
 
-globals().update({cls.spec.__name__: _public(cls.spec) for cls in CLASSES.values()})
+def __getattr__(name: str) -> Callable[..., None]:
+    """One function per optimizer class, made when it is first asked for."""
+    for cls in CLASSES.values():
+        if cls.spec.__name__ == name:
+            globals()[name] = function = _public(cls.spec)
+            return function
+    raise AttributeError(f"lrfast.reference has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

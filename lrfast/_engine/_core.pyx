@@ -12,7 +12,7 @@ import numpy
 
 from .capi cimport *
 
-from . import checks, numpy_plan
+from . import checks
 from .buffers import zero
 from .options import Options, Report
 
@@ -288,7 +288,7 @@ cdef class Plan:
             needed = x.ema or x.copies or recorder is not None
             self.groups[i].outputs = &self.outputs[self.groups[i].tensors - self.tensors] if needed else NULL
 
-    def held(self, reason=numpy_plan.STEPPING):
+    def held(self, reason=checks.STEPPING):
         """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``."""
         cdef Held held = Held.__new__(Held)
         self.refuse_if_busy()
@@ -362,17 +362,17 @@ cdef class Plan:
 
     cdef int refuse_if_busy(self) except -1:
         if self.busy:
-            raise RuntimeError(self.reason or numpy_plan.STEPPING)
+            raise RuntimeError(self.reason or checks.STEPPING)
         return 0
 
     cdef bint is_current(self) except -1:
         """Whether all groups say what they said when their numbers were set, which was for this update."""
         cdef Py_ssize_t index
         if len(self.param_groups) != len(self.live):
-            numpy_plan.check_groups(self.param_groups, self.live)
+            checks.groups(self.param_groups, self.live)
         for index in range(len(self.live)):
             if self.param_groups[index] is not self.live[index]:
-                numpy_plan.check_groups(self.param_groups, self.live)
+                checks.groups(self.param_groups, self.live)
             if not self.unchanged(index):
                 return False
         return not self.scheduled or self.set_at == self.updates
@@ -432,6 +432,7 @@ cdef class Plan:
         return 0
 
     cdef int step_in_numpy(self, list grads, grad_scale) except -1:
+        from . import numpy_plan  # which nobody waits for at import
         numpy_plan.run_step(self.buffers, self.settings, self.step_options, self.recorder, self.progress, self.updates,
                             grads, grad_scale, self.commit)
         return 0

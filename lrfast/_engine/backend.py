@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import numpy_plan, threads
+from . import threads
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -21,6 +21,8 @@ try:
 except Exception as error:  # of any kind: built for another NumPy or Python, cut off, ...
     why_no_extension = f"{type(error).__name__}: {error}"
 
+if extension is None:
+    from . import numpy_plan
 Plan: Any = numpy_plan.Plan if extension is None else extension.Plan
 """What an optimizer binds its buffers to."""
 

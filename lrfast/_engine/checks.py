@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ _RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | {
 HOLDS_BELOW_1 = {name for name, r in _RANGE_OF.items() if r.least <= 0 and r.largest >= math.nextafter(1, 0)}
 SCHEDULABLE = frozenset(number.setting.partition("[")[0] for number in NUMBERS.values() if number.schedulable)
 """Settings that may follow a schedule."""
+
+
+STEPPING = "step() of this optimizer is already running in another thread"
 
 
 # ---- settings ------------------------------------------------------------------------------------------------
@@ -65,6 +68,15 @@ def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
             raise ValueError(f"{where}{name}: expected one of {choices}, got {value!r}")
         return value
     return number(name, value, where)
+
+
+def groups(groups: Sequence[Any], bound: Sequence[Any]) -> None:
+    """Refuses a list of groups whose members were replaced, removed or joined by others."""
+    if len(groups) != len(bound) or any(mine is not group for mine, group in zip(groups, bound, strict=True)):
+        raise ValueError(
+            "param_groups: expected the groups that the optimizer made, got others; edit their settings, "
+            "or use add_param_group"
+        )
 
 
 def same_objects(group: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

@@ -19,8 +19,6 @@ from .interrupt import interrupt_deferred
 from .options import Options, Report
 from .recorder import Recorder
 
-STEPPING = "step() of this optimizer is already running in another thread"
-
 Settings = Sequence[Mapping[str, Any]]
 Run = Callable[[int, int], None]
 """run(part, parts): one part of a phase; each of 0 .. parts - 1 exactly once, on any threads."""
@@ -206,7 +204,7 @@ class Plan:
         self._scheduled, self._set_at = scheduled, -1
         self._options = Options()
         self._recorder: Recorder | None = None
-        self._lock, self._reason = threading.Lock(), STEPPING
+        self._lock, self._reason = threading.Lock(), checks.STEPPING
 
     def set(
         self, index: int, settings: Mapping[str, Any], numbers: Mapping[str, float], flags: int | None = None
@@ -223,7 +221,7 @@ class Plan:
         """Takes over options, and buffers that come or go with them."""
         self._options, self._recorder = options, recorder
 
-    def held(self, reason: str = STEPPING) -> AbstractContextManager[Any]:
+    def held(self, reason: str = checks.STEPPING) -> AbstractContextManager[Any]:
         """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``."""
         if self._lock.locked():
             raise RuntimeError(self._reason)
@@ -266,17 +264,8 @@ class Plan:
             raise job.failure
 
     def _is_current(self) -> bool:
-        check_groups(self._groups, self._live)
+        checks.groups(self._groups, self._live)
         for group, known in zip(self._live, self._known, strict=True):
             if not checks.same_objects(group, known):
                 return False
         return not self._scheduled or self._set_at == self.updates
-
-
-def check_groups(groups: Sequence[Any], bound: Sequence[Any]) -> None:
-    """Refuses a list of groups whose members were replaced, removed or joined by others."""
-    if len(groups) != len(bound) or any(mine is not group for mine, group in zip(groups, bound, strict=True)):
-        raise ValueError(
-            "param_groups: expected the groups that the optimizer made, got others; edit their settings, "
-            "or use add_param_group"
-        )
