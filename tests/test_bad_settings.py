@@ -33,6 +33,9 @@ BAD_NUMBERS = [
     *[(lrfast.Adam, {"betas": (value, 0.9)}) for value in (-0.1, 1.0, NAN)],
     *[(lrfast.AdamW, {"betas": (0.9, value)}) for value in (-0.1, 1.0, NAN)],
     *[(lrfast.AdamW, {"weight_decay": value}) for value in (-0.1, NAN)],
+    *[(lrfast.Adadelta, {"rho": value}) for value in (-0.1, 1.0, NAN)],
+    *[(lrfast.Rprop, {"etas": value}) for value in [(0.0, 1.2), (1.0, 1.2), (0.5, 1.0), (0.5, math.inf), (NAN, 1.2)]],
+    *[(lrfast.Rprop, {"step_sizes": value}) for value in [(-1.0, 1.0), (0.0, NAN), (0.5, 0.4)]],
 ]
 
 
@@ -73,6 +76,8 @@ WRONG_KIND = [
     (lrfast.Adam, {"amsgrad": "yes"}, "amsgrad: expected True or False"),
     (lrfast.Adam, {"betas": 0.9}, "betas: expected two numbers"),
     (lrfast.Adam, {"betas": (0.9, 0.9, 0.9)}, "betas: expected two numbers"),
+    (lrfast.Rprop, {"etas": 0.5}, r"etas: expected a number in \(0, 1\) and a finite number > 1"),
+    (lrfast.Rprop, {"step_sizes": 0.5}, "step_sizes: expected two finite numbers >= 0"),
     (lrfast.RMSprop, {"initial": "one"}, "initial: expected one of"),
     (lrfast.Adagrad, {"accumulate": "max"}, "accumulate: expected one of"),
 ]

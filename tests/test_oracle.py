@@ -129,8 +129,9 @@ if importlib.util.find_spec("torch"):
         rng = np.random.default_rng(3)
         param = rng.standard_normal(500).astype(dtype)
         mirror = torch.tensor(param.copy(), requires_grad=True)
-        theirs = getattr(torch.optim, cls.__name__)([mirror], **{"lr": 1e-2, **own}, foreach=False)
-        ours = cls(param, **{"lr": 1e-2, **own})
+        settings = {"lr": 1e-2, **own}
+        theirs = getattr(torch.optim, cls.__name__)([mirror], **settings, foreach=False)
+        ours = cls(param, **settings)
         steps = 100
         for _ in range(steps):
             grad = rng.standard_normal(500).astype(dtype)
@@ -141,9 +142,17 @@ if importlib.util.find_spec("torch"):
         assert np.all(np.abs(param - mirror.detach().numpy()) <= scale)
         loaded = cls(param, **own)
         loaded.load_state_dict(theirs.state_dict())
-        assert loaded.param_groups[0]["lr"] == 1e-2
+        assert loaded.param_groups[0]["lr"] == settings["lr"]
         for name, value in theirs.state_dict()["state"].get(0, {}).items():
             assert np.array_equal(loaded.state[0][name], value)
+        saved = ours.state_dict()
+        saved["state"] = {
+            0: {name: torch.tensor(value, dtype=mirror.dtype) for name, value in saved["state"][0].items()}
+        }
+        theirs.load_state_dict(saved)
+        for name, value in theirs.state[mirror].items():
+            assert np.array_equal(ours.state[0][name], value)
+        theirs.step()
 
     @pytest.mark.parametrize("clip", [{"clip_norm": 1.0}, {"clip_value": 0.5}, {"clip_value": 0.5, "clip_norm": 3.0}])
     def test_clipping_against_pytorch(clip):

@@ -50,7 +50,9 @@ def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
         try:
             first, second = value
         except (TypeError, ValueError):
-            expected = _RANGE_OF[f"{name}[0]"].words.replace("a number", "two numbers")
+            each, other = (_RANGE_OF[f"{name}[{i}]"].words for i in range(2))
+            both = each.replace("a ", "two ", 1).replace("number", "numbers")
+            expected = both if each == other else f"{each} and {other}"
             raise ValueError(f"{where}{name}: expected {expected}, got {value!r}") from None
         return (number(f"{name}[0]", first, where), number(f"{name}[1]", second, where))
     if isinstance(default, bool):
