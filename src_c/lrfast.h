@@ -2,8 +2,8 @@
  * thread pool.
  *
  * A step updates parameters from gradients in one pass over memory: each parameter, gradient and state is read
- * once and written once (gradients are only read, unless they are to be zeroed), and what surrounds an update happens in
- * the same pass: scaling, clipping, zeroing, averaging, copies of low precision, statistics. A tensor is pointers, a
+ * once and written once (gradients are only read, unless they are to be zeroed), and what surrounds an update happens
+ * in the same pass: scaling, clipping, zeroing, averaging, copies of low precision, statistics. A tensor is pointers, a
  * group is numbers, a call is policy:
  *
  *     float w[3] = {1, 2, 3}, g[3] = {.1f, .2f, .3f}, m[3] = {0}, v[3] = {0};

@@ -27,14 +27,14 @@ OPTIONS = dict(clip_value=0.4, clip_norm=5.0, nonfinite="skip", zero_grads=True,
 
 
 class Case(NamedTuple):
-    """What one hash is computed for, in each dtype; ``options``: with OPTIONS, for each copy."""
+    """What one hash is computed for, in each dtype; ``with_options``: with OPTIONS, for each copy."""
 
     name: str
     cls: type[lrfast.Optimizer]
     settings: Settings
     grad_scale: float = 1.0
     clip_norm: float = 0.0
-    options: bool = False
+    with_options: bool = False
 
 
 def cases() -> list[Case]:
@@ -42,10 +42,10 @@ def cases() -> list[Case]:
     found = [Case(v.name, v.cls, v.settings) for v in VARIANTS.values() if v.golden]
     found += [Case("adam-scaled", lrfast.Adam, {}, -1.0 / 3), Case("adam-clipped", lrfast.Adam, {}, 0.7, 0.5)]
     for v in VARIANTS.values():
-        if v.tail:
-            settings = v.settings if v.tail is True else v.tail
+        if v.with_options:
+            settings = v.settings if v.with_options is True else v.with_options
             # "tail" is what options were called once; it stays in names of lines, which are promised.
-            found.append(Case(f"{v.name}-tail", v.cls, settings, 0.7, options=True))
+            found.append(Case(f"{v.name}-tail", v.cls, settings, 0.7, with_options=True))
     return found
 
 
@@ -54,7 +54,7 @@ def text() -> str:
     hashes = {}
     for case in cases():
         for dtype in DTYPES:
-            if case.options:
+            if case.with_options:
                 for copy in COPIES:
                     hashes[f"{case.name}-{dtype}-{copy}"] = run_with_options(case, DTYPES[dtype], COPIES[copy])
             else:
@@ -123,7 +123,7 @@ def members(case: Case) -> list[str]:
         f".initial = {{{', '.join(initial)}}}",
         f".grad_scale = {case.grad_scale.hex()}",
         f".clip_norm = {case.clip_norm.hex()}",
-        f".with_options = {int(case.options)}",
+        f".with_options = {int(case.with_options)}",
     ]
 
 

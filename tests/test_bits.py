@@ -58,7 +58,7 @@ def test_every_variant_for_100_steps(isa, variant, dtype):
 
 @pytest.mark.parametrize("isa", COMPILED)
 @pytest.mark.parametrize(("variant", "settings"), CORNERS)
-def test_corners_of_hyper_parameters(isa, variant, settings):
+def test_corners_of_settings(isa, variant, settings):
     for dtype in DTYPES:
         assert_equal_to_reference(isa, variant, dtype, 131, 6, settings)
 

@@ -115,5 +115,16 @@ def test_every_path_exists(document):
     assert missing == []
 
 
+def test_the_tree_is_drawn_as_it_is():
+    """CONTRIBUTING names every file of the core and of the engine."""
+    tree = blocks("CONTRIBUTING.md", "")[0]
+    names = [path.name for path in (ROOT / "src_c").glob("*.*") if not path.name.startswith("kernels_")]
+    stems = [path.stem for path in (ROOT / "src_c/kernels").glob("*.h")]
+    for folder in ("_engine", "diagnose"):
+        stems += [path.stem for path in (ROOT / "lrfast" / folder).glob("[a-z]*.p*")]
+    words = set(re.findall(r"[\w.]+", tree))
+    assert [name for name in [*names, *stems] if name not in words] == []
+
+
 def files(folder):
     return (ROOT / folder).glob("*") if folder == "." else (ROOT / folder).rglob("*")

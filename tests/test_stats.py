@@ -14,11 +14,11 @@ from variants import VARIANTS, taken
 CURVATURE = np.array([0.5, 3.0, 40.0, 7.0])
 
 
-def descend(variant, *, steps=6, tail=None, **settings):
+def descend(variant, *, steps=6, options=None, **settings):
     """(optimizer, gradients, updates without decoupled decay): of each step on L = sum CURVATURE p^2 / 2."""
     param = np.array([1.0, -2.0, 0.5, 3.0])
     settings = {**taken(VARIANTS[variant].cls, {"weight_decay": 0.0}), **settings}
-    optimizer = VARIANTS[variant].make([param], **settings, **(tail or {"stats": True}))
+    optimizer = VARIANTS[variant].make([param], **settings, **(options or {"stats": True}))
     sign = -1 if VARIANTS[variant].settings.get("maximize") else 1
     grads, moves = [], []
     for _ in range(steps):
@@ -98,12 +98,12 @@ def test_what_is_rare_is_counted():
 
 @pytest.mark.parametrize("variant", ["sgd", "momentum", "nesterov", "rmsprop", "adamw"])
 def test_every_third_update_measured_says_the_same(variant):
-    rarely = descend(variant, tail={"stats": 3}, lr=0.01)[0]
+    rarely = descend(variant, options={"stats": 3}, lr=0.01)[0]
     always = descend(variant, lr=0.01)[0]
     assert rarely.stats.updates == 6
     for key, value in always.stats["total"].items():
         assert np.array_equal(rarely.stats["total"][key], value, equal_nan=True), key
-    in_between = descend(variant, steps=8, tail={"stats": 3}, lr=0.01)[0]
+    in_between = descend(variant, steps=8, options={"stats": 3}, lr=0.01)[0]
     assert in_between.stats.updates == 6
     assert in_between.stats["total"]["grad_norm"] == always.stats["total"]["grad_norm"]
     assert in_between.stats["total"]["cosine"] == always.stats["total"]["cosine"]
@@ -126,7 +126,7 @@ def test_a_skipped_tensor_is_not_in_the_total():
 
 
 def test_norms_alone():
-    optimizer, grads, _ = descend("adamw", tail={"stats": "norms"})
+    optimizer, grads, _ = descend("adamw", options={"stats": "norms"})
     assert optimizer.stats["total"]["grad_norm"] == pytest.approx(np.linalg.norm(grads[-1]))
     assert math.isnan(optimizer.stats["total"]["bounce"])
 
@@ -151,7 +151,7 @@ def test_switched_on_and_off():
 
 
 def test_statistics_do_not_change_the_step():
-    plain = descend("amsgrad", tail={"stats": False})[0]
+    plain = descend("amsgrad", options={"stats": False})[0]
     measured = descend("amsgrad")[0]
     assert np.array_equal(plain.param_groups[0]["params"][0], measured.param_groups[0]["params"][0])
 
@@ -204,7 +204,7 @@ def test_settings_of_the_step_before_are_what_counts():
 
 
 def test_clipped_heavy_ball_has_no_limit_by_its_settings():
-    optimizer, grads, moves = descend("momentum", lr=0.01, dampening=0.0, tail={"stats": True, "clip_norm": 1e-3})
+    optimizer, grads, moves = descend("momentum", lr=0.01, dampening=0.0, options={"stats": True, "clip_norm": 1e-3})
     exact = -2 * grads[-2] @ moves[-2] / (moves[-2] @ moves[-2])
     assert optimizer.stats["total"]["sharpness_limit"] == pytest.approx(exact, rel=1e-9)
 

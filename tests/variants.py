@@ -21,15 +21,15 @@ Settings = dict[str, Any]
 class Variant(NamedTuple):
     """An optimizer and its settings.
 
-    ``golden``: the bits that it gives are promised by lines of golden.txt. ``tail``: further lines there promise those
-    of updates with everything that rides along, with its settings (True) or with these in place of them.
+    ``golden``: the bits that it gives are promised by lines of golden.txt. ``with_options``: further lines there
+    promise those of updates with options, with its settings (True) or with these in place of them.
     """
 
     name: str
     cls: type[lrfast.Optimizer]
     settings: Settings
     golden: bool = True
-    tail: bool | Settings = False
+    with_options: bool | Settings = False
 
     def make(self, params: Any, **more: Any) -> lrfast.Optimizer:
         """The optimizer with its settings, and with more on top of them."""
@@ -37,50 +37,55 @@ class Variant(NamedTuple):
 
 
 _LISTED = [
-    Variant("sgd", lrfast.SGD, dict(lr=1e-2), tail=dict(lr=1e-2, maximize=True)),
+    Variant("sgd", lrfast.SGD, dict(lr=1e-2), with_options=dict(lr=1e-2, maximize=True)),
     Variant("sgd-decay-maximize", lrfast.SGD, dict(lr=1e-2, weight_decay=0.1, maximize=True)),
-    Variant("momentum", lrfast.SGD, dict(lr=1e-2, momentum=0.9), tail=True),
+    Variant("momentum", lrfast.SGD, dict(lr=1e-2, momentum=0.9), with_options=True),
     Variant("momentum-low", lrfast.SGD, dict(lr=1e-2, momentum=0.3, dampening=0.5, weight_decay=0.01)),
-    Variant("nesterov", lrfast.SGD, dict(lr=1e-2, momentum=0.9, nesterov=True), tail=True),
+    Variant("nesterov", lrfast.SGD, dict(lr=1e-2, momentum=0.9, nesterov=True), with_options=True),
     Variant(
         "nesterov-maximize", lrfast.SGD, dict(lr=1e-2, momentum=0.4, weight_decay=0.1, nesterov=True, maximize=True)
     ),
-    Variant("adagrad", lrfast.Adagrad, dict(), tail=True),
+    Variant("adagrad", lrfast.Adagrad, dict(), with_options=True),
     Variant("adagrad-decay", lrfast.Adagrad, dict(lr_decay=0.1, weight_decay=0.01, initial_accumulator_value=0.1)),
     Variant("adagrad-mean", lrfast.Adagrad, dict(lr_decay=0.01, accumulate="mean", maximize=True)),
     Variant("rmsprop", lrfast.RMSprop, dict(weight_decay=0.01)),
     Variant("rmsprop-low", lrfast.RMSprop, dict(alpha=0.3)),
     Variant("rmsprop-first", lrfast.RMSprop, dict(alpha=0.9, initial="first-gradient")),
-    Variant("rmsprop-momentum", lrfast.RMSprop, dict(momentum=0.9, maximize=True), tail=dict(alpha=0.9, momentum=0.5)),
+    Variant(
+        "rmsprop-momentum",
+        lrfast.RMSprop,
+        dict(momentum=0.9, maximize=True),
+        with_options=dict(alpha=0.9, momentum=0.5),
+    ),
     Variant("rmsprop-momentum-first", lrfast.RMSprop, dict(alpha=0.9, momentum=0.5, initial="first-gradient")),
-    Variant("rmsprop-centered", lrfast.RMSprop, dict(alpha=0.9, centered=True), tail=True),
+    Variant("rmsprop-centered", lrfast.RMSprop, dict(alpha=0.9, centered=True), with_options=True),
     Variant("rmsprop-centered-low", lrfast.RMSprop, dict(alpha=0.2, centered=True)),
     Variant("rmsprop-centered-momentum", lrfast.RMSprop, dict(momentum=0.5, weight_decay=0.01, centered=True)),
     Variant("adam", lrfast.Adam, dict()),
     Variant("adam-low", lrfast.Adam, dict(betas=(0.3, 0.4))),
     Variant("adam-decay-maximize", lrfast.Adam, dict(weight_decay=0.1, maximize=True)),
-    Variant("adamw", lrfast.AdamW, dict(weight_decay=0.1), tail=True),
+    Variant("adamw", lrfast.AdamW, dict(weight_decay=0.1), with_options=True),
     Variant(
         "amsgrad",
         lrfast.Adam,
         dict(betas=(0.9, 0.99), weight_decay=0.01, amsgrad=True),
-        tail=dict(betas=(0.9, 0.99), amsgrad=True),
+        with_options=dict(betas=(0.9, 0.99), amsgrad=True),
     ),
     Variant("adamw-amsgrad", lrfast.AdamW, dict(amsgrad=True), golden=False),
     Variant("amsgrad-low-decoupled", lrfast.AdamW, dict(betas=(0.4, 0.5), weight_decay=0.01, amsgrad=True)),
-    Variant("radam", lrfast.RAdam, dict(weight_decay=0.1), tail=dict(betas=(0.9, 0.9))),
+    Variant("radam", lrfast.RAdam, dict(weight_decay=0.1), with_options=dict(betas=(0.9, 0.9))),
     Variant("radam-maximize", lrfast.RAdam, dict(betas=(0.9, 0.99), weight_decay=0.01, maximize=True), golden=False),
     Variant("radam-decoupled", lrfast.RAdam, dict(weight_decay=0.1, decoupled_weight_decay=True), golden=False),
     Variant("radam-low-decoupled", lrfast.RAdam, dict(betas=(0.3, 0.6), weight_decay=0.1, decoupled_weight_decay=True)),
-    Variant("adadelta", lrfast.Adadelta, dict(), tail=True),
+    Variant("adadelta", lrfast.Adadelta, dict(), with_options=True),
     Variant("adadelta-decay-maximize", lrfast.Adadelta, dict(lr=0.1, rho=0.3, weight_decay=0.1, maximize=True)),
-    Variant("adamax", lrfast.Adamax, dict(), tail=True),
+    Variant("adamax", lrfast.Adamax, dict(), with_options=True),
     Variant("adamax-decay-maximize", lrfast.Adamax, dict(betas=(0.4, 0.6), weight_decay=0.1, maximize=True)),
-    Variant("rprop", lrfast.Rprop, dict(), tail=True),
+    Variant("rprop", lrfast.Rprop, dict(), with_options=True),
     Variant(
         "rprop-limits-maximize", lrfast.Rprop, dict(lr=0.1, etas=(0.3, 2.0), step_sizes=(0.01, 0.3), maximize=True)
     ),
-    Variant("lion", lrfast.Lion, dict(weight_decay=0.1), tail=True),
+    Variant("lion", lrfast.Lion, dict(weight_decay=0.1), with_options=True),
     Variant("lion-low-maximize", lrfast.Lion, dict(lr=1e-2, betas=(0.3, 0.6), maximize=True)),
 ]
 

@@ -43,7 +43,7 @@ class Job:
         grad_scale: float,
     ) -> None:
         self.grad_scale = checks.number("grad_scale", grad_scale)
-        self.grads = buffers.choose_grads(grads)
+        self.grads = list(buffers.choose_grads(grads))  # whatever happens to the caller's list meanwhile
         buffers.check_params()
         buffers.check_copies()
         buffers.check_grads(self.grads, options.zero_grads)

@@ -23,7 +23,7 @@ typedef struct variant {
     int with_options;
 } variant;
 
-/* From tests/variants.py: rules, flags and numbers as the Python package lowers them. */
+/* From tests/variants.py: rules, flags and numbers as the Python package passes them. */
 static const variant variants[] = {
 #include "golden_variants.inc"
 };
