@@ -17,7 +17,7 @@ from . import reference
 from ._engine import backend, checks, specification
 from ._engine.arithmetic import Array
 from ._engine.optimizer import Optimizer
-from ._engine.settings import flags_of, kinds_of, lower
+from ._engine.settings import flags_of, kinds_of, numbers_of
 from ._engine.table import RULES, Rule
 from .rules import CLASSES
 
@@ -65,7 +65,7 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
         settings = {name: checks.setting(name, value, defaults[name]) for name, value in values.items()}
         optimizer.check({**complete, **settings}, "")
         rule = RULES[optimizer.variant({**complete, **settings})]
-        numbers, flags = lower(rule, settings, optimizer.numbers(settings)), flags_of(settings)
+        numbers, flags = numbers_of(rule, settings, optimizer.numbers(settings)), flags_of(settings)
         arguments = {name: specification.argument_of(spec, name) for name in rule.state_names}
         return _Prepared(rule, settings, flags, numbers, arguments)
 

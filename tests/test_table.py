@@ -9,7 +9,8 @@ import re
 import pytest
 
 from lrfast import functional, optim, reference
-from lrfast._engine.settings import lower
+from lrfast._engine import stages, threads
+from lrfast._engine.settings import numbers_of
 from lrfast._engine.specification import settings_of
 from lrfast._engine.table import FLAGS, RULES
 
@@ -191,7 +192,16 @@ def test_defaults_of_a_class_are_those_of_the_table(cls):
     family = [rule for rule in RULES.values() if rule.family == chosen.family]
     for rule in family:
         renamed = cls.numbers(settings)
-        numbers = lower(rule, settings, renamed)
+        numbers = numbers_of(rule, settings, renamed)
         shared = set(numbers) - {"momentum", *renamed.values()}
         assert {name: numbers[name] for name in shared} == {name: rule.defaults[name] for name in shared}, rule.name
         assert {"lr", "eps"} & set(rule.defaults) <= shared
+
+
+def test_python_has_the_constants_of_the_headers():
+    """Those that Python needs without an extension."""
+    text = "".join((SOURCES / name).read_text() for name in ("lrfast.h", "pool.h", "kernels/types.h"))
+    of_c = {name: int(value) for name, value in re.findall(r"\bLRF_(\w+) = (-?\d+)", text)}
+    mine = {"TILE": stages.TILE, "LANES": stages.LANES, "SAMPLES": stages.SAMPLES, "RATE_BINS": stages.BINS}
+    mine |= {"FIRST_RATE": stages.FIRST_RATE, "POOL_MAX_THREADS": threads._MAX_THREADS}
+    assert {name: of_c[name] for name in mine} == mine

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lrfast
-from lrfast._engine.settings import flags_of, lower
+from lrfast._engine.settings import flags_of, numbers_of
 from lrfast._engine.table import RULES, Rule
 
 Settings = dict[str, Any]
@@ -134,7 +134,7 @@ def rule_of(optimizer: lrfast.Optimizer) -> Rule:
 def lowered(optimizer: lrfast.Optimizer) -> tuple[int, dict[str, float]]:
     """(flags, numbers) of an optimizer's first group, as lrf_group has them."""
     settings = optimizer._settings
-    return flags_of(settings.known[0]), lower(
+    return flags_of(settings.known[0]), numbers_of(
         settings.rules[0], settings.known[0], optimizer.numbers(settings.known[0])
     )
 

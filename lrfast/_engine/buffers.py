@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,9 +39,9 @@ class Snapshot:
     labels: list[str]
     grads: list[Any] | None
     copies: list[Any] | None
-    ema: list[Array]
-    states: list[dict[str, Array]]
-    steps: list[int]  # completed updates of each tensor
+    ema: list[Array] = field(default_factory=list)
+    states: list[dict[str, Array]] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)  # completed updates of each tensor
     updates: int = 0  # completed steps of the optimizer
     skipped: int = 0
 

@@ -107,7 +107,7 @@ def _read_groups(groups: Any, shape: Shape) -> list[dict[str, Any]]:
                 )
             settings[key] = group.get(key, shape.twin.absent.get(key))
         settings = own.checked({**settings, **{key: mine[key] for key in own.schedules[i]}}, where)
-        other = own.other_structure(i, settings)
+        other = own.first_of_another_state(i, settings)
         if other is not None:
             raise ValueError(f"{where}{other}: expected {mine[other]!r} as at construction, got {settings[other]!r}")
         found.append(settings)

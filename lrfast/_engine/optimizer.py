@@ -99,7 +99,8 @@ class Optimizer(Family):
         self._form = Form.of(params, keys)
         count = len(arrays)
         copies = self._form.in_order("copy_to", options.get("copy_to"), count)
-        self._bind(Snapshot(arrays, labels, self._form.in_order("grads", grads, count), copies, [], [], [0] * count))
+        grads = self._form.in_order("grads", grads, count)
+        self._bind(Snapshot(arrays, labels, grads, copies, steps=[0] * count))
 
     def _append_group(self, group: Any, arrays: list[Any], labels: list[str], t: int) -> None:
         if not isinstance(group, Mapping) or "params" not in group:
@@ -125,7 +126,8 @@ class Optimizer(Family):
         )
         settings.take_params(buffers.params)
         scheduled = settings.find_scheduled()
-        plan = backend.Plan(buffers, settings.groups, scheduled, bound.steps, bound.updates, bound.skipped)
+        counters = {"steps": bound.steps, "updates": bound.updates, "skipped": bound.skipped}
+        plan = backend.Plan(buffers, settings.groups, scheduled, **counters)
         settings.tell(plan)
         self._buffers, self._plan, self._scheduled = buffers, plan, scheduled
         self.state = tuple(State(buffers, plan, i) for i in range(len(buffers.params)))
@@ -278,9 +280,18 @@ class Optimizer(Family):
 
     def _snapshot(self) -> Snapshot:
         """What is bound, as it is and not copied."""
-        x, plan = self._buffers, self._plan
-        steps = plan.progress.tolist()
-        return Snapshot(x.params, x.labels, x.grads, x.copies, x.ema or [], x.states, steps, self.updates, self.skipped)
+        x = self._buffers
+        return Snapshot(
+            params=x.params,
+            labels=x.labels,
+            grads=x.grads,
+            copies=x.copies,
+            ema=x.ema or [],
+            states=x.states,
+            steps=self._plan.progress.tolist(),
+            updates=self.updates,
+            skipped=self.skipped,
+        )
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]

@@ -90,7 +90,7 @@ class Settings:
         """Group i says this from now on, and the plan knows. An interrupt between the lines leaves an edit to find."""
         group, known = self.groups[i], self.known[i]
         settings = {key: new.get(key, known[key]) for key in group}
-        plan.set(i, settings, lower(self.rules[i], new, self.family.numbers(settings)), flags_of(settings))
+        plan.set(i, settings, numbers_of(self.rules[i], new, self.family.numbers(settings)), flags_of(settings))
         if list(group) != list(known):  # a key was removed and put back
             with interrupt_deferred():
                 known.clear()
@@ -101,9 +101,9 @@ class Settings:
     def tell(self, plan: Any) -> None:
         """Everything, to a new plan."""
         for i, known in enumerate(self.known):
-            plan.set(i, known, lower(self.rules[i], known, self.family.numbers(known)), flags_of(known))
+            plan.set(i, known, numbers_of(self.rules[i], known, self.family.numbers(known)), flags_of(known))
 
-    def other_structure(self, i: int, settings: Mapping[str, Any]) -> str | None:
+    def first_of_another_state(self, i: int, settings: Mapping[str, Any]) -> str | None:
         """The first of new settings for group i by which it would need other states, or give them another meaning."""
         before = {**self.known[i], **self.schedules[i]}
         after = {**before, **settings, **self.schedules[i]}
@@ -134,7 +134,7 @@ class Settings:
                     f"{where}{key} follows a schedule and cannot be edited, got {group[key]!r}; to go on without it, "
                     "load the state_dict into a new optimizer"
                 )
-        other = self.other_structure(i, settings)
+        other = self.first_of_another_state(i, settings)
         if other is not None:
             raise ValueError(
                 f"{where}{other} decides which state exists or what it means and cannot change after construction; "
@@ -206,7 +206,7 @@ class Settings:
 # ---- for C -------------------------------------------------------------------------------------------------
 
 
-def lower(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, float]:
+def numbers_of(rule: Rule, settings: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, float]:
     """Settings of a group as numbers of the C API.
 
     ``renamed`` maps a setting to the number that it stands for where the names differ.
