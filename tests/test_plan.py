@@ -162,6 +162,8 @@ def test_a_held_plan_refuses_with_its_reason(plan_class):
             with pytest.raises(RuntimeError, match="because"):
                 action()
     optimizer.step(grads())
+    with optimizer._plan.held(), pytest.raises(RuntimeError, match="already running"):
+        optimizer.step(grads())
 
 
 def test_an_error_inside_frees_the_plan(plan_class):

@@ -162,6 +162,7 @@ cdef class Held:
         self.plan.reason = self.reason
 
     def __exit__(self, *error):
+        self.plan.reason = None
         self.plan.busy = False
 
 
