@@ -34,6 +34,11 @@ class _Prepared(NamedTuple):
     arguments: dict[str, str]
 
 
+def _kind(value: Any) -> Any:
+    """What tells values apart that are equal: True is not 1.0."""
+    return tuple(map(type, value)) if type(value) is tuple else type(value)
+
+
 def __getattr__(name: str) -> Callable[..., None]:
     """One function per optimizer class, made when it is first asked for."""
     for optimizer in CLASSES.values():
@@ -79,7 +84,7 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
                 if name in given:
                     raise TypeError(f"{name_of_it}() got multiple values for argument {name!r}")
                 given[name] = options.pop(name)
-        key = tuple((name, value, type(value)) for name, value in options.items())  # True is not 1.0
+        key = tuple((name, value, _kind(value)) for name, value in options.items())
         try:
             rule, settings, flags, numbers, arguments = prepare(key)
         except TypeError:  # what cannot be hashed, or is refused again

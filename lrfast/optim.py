@@ -5,8 +5,6 @@ from .rules import CLASSES
 
 __all__ = sorted(["Optimizer", *CLASSES])
 
-for _cls in CLASSES.values():
-    _cls.__module__ = __name__  # where users find them, and pickles
 globals().update(CLASSES)
 
 

@@ -263,3 +263,115 @@ def test_an_interrupt_never_loses_an_edit(scheduled, plan_class):
         if not came:
             break
     assert 1 < line < 1999
+
+
+# ---- edits, in every state that they may be found in ----------------------------------------------------------
+
+
+def test_a_removed_key_comes_back_with_a_checkpoint(plan_class):
+    for scheduled in (False, True):
+        optimizer = lrfast.Adam(np.ones(3), lr=schedules.constant(0.5) if scheduled else 0.5)
+        saved = optimizer.state_dict()
+        del optimizer.param_groups[0]["eps"]
+        optimizer.load_state_dict(saved)
+        for _ in range(3):
+            optimizer.step(np.ones(3))
+        assert optimizer.updates == 3
+        assert optimizer.param_groups[0]["eps"] == 1e-8
+
+
+def test_a_foreign_key_is_refused_by_the_next_step_and_loading_is_whole(plan_class):
+    optimizer = lrfast.Adam([{"params": [np.ones(3)], "lr": 0.5}, {"params": [np.ones(3)]}])
+    saved = optimizer.state_dict()
+    optimizer.param_groups[0]["lr"] = 0.25
+    optimizer.param_groups[1]["initial"] = 1.0
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    with pytest.raises(ValueError, match="unknown option 'initial'"):
+        optimizer.step([np.ones(3)] * 2)
+    del optimizer.param_groups[1]["initial"]
+    optimizer.step([np.ones(3)] * 2)
+    assert optimizer.updates == 1
+
+
+def test_an_edit_taken_back_after_an_interrupt(plan_class, monkeypatch):
+    """Ctrl-C between the lines of accept leaves a plan that knows more than the settings; the old value comes back."""
+    param = np.zeros(1)
+    optimizer = lrfast.SGD(param, lr=1.0)
+    group, plan, old = optimizer.param_groups[0], optimizer._plan, optimizer.param_groups[0]["lr"]
+    settings = {**optimizer._settings.known[0], "lr": 8.0}
+    plan.set(0, settings, {"lr": 8.0}, 0)
+    group["lr"] = old
+    optimizer.step(np.ones(1))
+    assert param[0] == -1
+
+
+def test_two_threads_that_follow_a_schedule_use_each_value_once(plan_class, monkeypatch):
+    """A second thread makes the whole step while the first is between its values and its step."""
+    param = np.zeros(1)
+    optimizer = lrfast.SGD(param, lr=lambda t: 1.0 + t)
+    follow = optimizer._settings.follow
+    nested = []
+
+    def interrupted(plan):
+        follow_first = not nested
+        nested.append(1)
+        t = plan.updates
+        if follow_first:
+
+            class Late:
+                updates = t
+
+                @staticmethod
+                def set(*arguments, **keywords):
+                    optimizer.step(np.ones(1))
+                    plan.set(*arguments, **keywords)
+
+            follow(Late)
+        else:
+            follow(plan)
+
+    monkeypatch.setattr(optimizer._settings, "follow", interrupted)
+    optimizer.step(np.ones(1))
+    assert param[0] == -(1.0 + 2.0)
+
+
+def test_a_pending_edit_goes_through_a_pickle(plan_class):
+    for key, value, error in [("lr", -5.0, ValueError), ("lr", "x", TypeError), ("amsgrad", True, ValueError)]:
+        optimizer = lrfast.Adam(np.ones(3))
+        optimizer.param_groups[0][key] = value
+        twin = pickle.loads(pickle.dumps(optimizer))
+        with pytest.raises(error, match=key):
+            twin.step(np.ones(3))
+    optimizer.param_groups[0].update(amsgrad=False, lr=np.float32(0.5))
+    twin = pickle.loads(pickle.dumps(optimizer))
+    twin.step(np.ones(3))
+    assert type(twin.param_groups[0]["lr"]) is float
+
+
+def test_replaced_groups_are_named(plan_class):
+    optimizer = adam()
+    optimizer.param_groups.pop()
+    for action in (optimizer.state_dict, lambda: optimizer.step(grads()), lambda: optimizer.load_state_dict({})):
+        with pytest.raises(ValueError, match="param_groups: expected the groups"):
+            action()
+
+
+class Mine(lrfast.Adam):
+    """A user's class with a constructor of its own."""
+
+    def __init__(self, params, lr=1e-2, name="mine", **more):
+        super().__init__(params, lr, **more)
+        self.name = name
+
+
+def test_a_subclass_of_a_user(plan_class):
+    mine, its = np.ones(5), np.ones(5)
+    optimizer, same = Mine(mine), lrfast.Adam(its, lr=1e-2)
+    for _ in range(2):
+        optimizer = pickle.loads(pickle.dumps(optimizer))
+        mine = optimizer.param_groups[0]["params"][0]
+        optimizer.step(np.ones(5))
+        same.step(np.ones(5))
+    assert optimizer.name == "mine"
+    assert same_bits(mine, its)

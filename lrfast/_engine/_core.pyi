@@ -44,7 +44,12 @@ class Plan:
         skipped: int,
     ) -> None: ...
     def set(
-        self, index: int, settings: dict[str, Any], numbers: dict[str, float], flags: int | None = None
+        self,
+        index: int,
+        settings: dict[str, Any],
+        numbers: dict[str, float],
+        flags: int | None = None,
+        t: int | None = None,
     ) -> None: ...
     def configure(self, options: Options, recorder: Recorder | None) -> None: ...
     def held(self, reason: str = ...) -> AbstractContextManager[Any]: ...

@@ -238,10 +238,10 @@ cdef class Plan:
 
     # ---- what others tell it, and ask --------------------------------------------------------------------------
 
-    def set(self, Py_ssize_t index, dict settings, dict numbers, flags=None):
+    def set(self, Py_ssize_t index, dict settings, dict numbers, flags=None, t=None):
         """Takes over the checked settings of a group, of which ``numbers`` have changed.
 
-        Without ``flags`` they are those of schedules, and good for the update that is next.
+        With ``t`` they are those of schedules after t updates, and good for the next one alone.
         """
         cdef Py_ssize_t i, position = 0
         cdef list values = <list>self.known_values[index]
@@ -252,16 +252,18 @@ cdef class Plan:
         for i in <list>self.runs_of_group[index]:
             set_numbers(&self.groups[i], numbers)
         self.settings[index] = settings
-        if flags is None:
-            self.set_at = self.updates
+        if t is not None:
+            self.set_at = t
+        if flags is None and values is not None and len(values) == len(settings):
             i = 0
             while PyDict_Next(settings, &position, &key, &value):
                 if value != <PyObject *>values[i]:
                     values[i] = <object>value
                 i += 1
         else:
-            for i in <list>self.runs_of_group[index]:
-                self.groups[i].flags = flags
+            if flags is not None:
+                for i in <list>self.runs_of_group[index]:
+                    self.groups[i].flags = flags
             self.known_values[index] = list(settings.values())
             self.known_keys[index] = list(settings)
 
@@ -343,18 +345,24 @@ cdef class Plan:
         the last phase begins.
         """
         cdef lrf_status status
+        from . import numpy_plan
         with self.held():
             if not self.is_current():
                 raise RuntimeError("phases: settings were edited since they were set")
+            if numpy_forced:
+                job = numpy_plan.Job(self.bound(), grads, grad_scale)
+                yield from job.phases()
+                self._commit(job)
+                return
             grads = self.prepare(grads, grad_scale)
             status = lrf_begin(&self.job, self.groups, self.group_count, &self.options, &self.last_report)
             if status == LRF_OK:
                 while lrf_next(&self.job):
-                    yield self.run
+                    yield self._run
                 status = lrf_end(&self.job, &self.last_report)
             self.finish(status, grads)
 
-    def run(self, size_t part, size_t parts):
+    def _run(self, size_t part, size_t parts):
         """One part of the phase that ``phases`` is in."""
         if part >= parts:
             raise ValueError(f"part: expected a number below parts = {parts}, got {part}")
@@ -432,13 +440,17 @@ cdef class Plan:
                 zero(grads)
         return 0
 
-    cdef int step_in_numpy(self, list grads, grad_scale) except -1:
+    cdef object bound(self):
         from . import numpy_plan  # which nobody waits for at import
-        numpy_plan.run_step(self.buffers, self.settings, self.step_options, self.recorder, self.progress, self.updates,
-                            grads, grad_scale, self.commit)
+        return numpy_plan.Bound(self.buffers, self.settings, self.step_options, self.recorder, self.progress,
+                                self.updates)
+
+    cdef int step_in_numpy(self, list grads, grad_scale) except -1:
+        from . import numpy_plan
+        numpy_plan.run_step(self.bound(), grads, grad_scale, self._commit)
         return 0
 
-    def commit(self, job):
+    def _commit(self, job):
         """Counts a step that was run in NumPy."""
         self.last_report.grad_norm, self.last_report.clip_factor = job.report.grad_norm, job.report.clip_factor
         self.last_report.updated, self.last_skipped = job.report.updated, job.report.skipped

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Numbers = TypeVar("Numbers", bound=tuple[float, ...])
+Scalars = TypeVar("Scalars", bound=tuple[float, ...])
 
 
 class Moved(NamedTuple):
@@ -26,8 +26,8 @@ class Moved(NamedTuple):
     rate: float
 
 
-def rounded(scalars: Numbers, array: Array) -> Numbers:
-    """The float64 numbers of an update, each rounded once to the element type of an array."""
+def rounded(scalars: Scalars, array: Array) -> Scalars:
+    """The float64 scalars of an update, each rounded once to the element type of an array."""
     return type(scalars)(*map(array.dtype.type, scalars))
 
 

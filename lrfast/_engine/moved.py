@@ -28,6 +28,9 @@ MOVED: dict[str, dict[str, str]] = {
 """Old module -> name -> where it is now."""
 
 
+_BOUND = ("params", "labels", "grads", "copies", "ema", "states", "steps", "updates", "skipped")  # of 0.1.0
+
+
 class _Moved(ModuleType):
     """Stands in ``sys.modules`` for a module that is gone; knows its names, and imports nothing before it is asked."""
 
@@ -60,7 +63,8 @@ def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
         "defaults": own["defaults"],
         "groups": own["_param_groups"],
         "schedules": own["_schedules"],
+        "known": [None] * len(own["_schedules"]),
         "form": Form(own["_bare"], own["_keys"], own["_takes_list"]),
         "options": own["_tail"],
-        "bound": Snapshot(*saved["bound"]),
+        "bound": Snapshot(**dict(zip(_BOUND, saved["bound"], strict=True))),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,37 +19,38 @@ from .interrupt import interrupt_deferred
 from .options import Options, Report
 from .recorder import Recorder
 
-Settings = Sequence[Mapping[str, Any]]
 Run = Callable[[int, int], None]
 """run(part, parts): one part of a phase; each of 0 .. parts - 1 exactly once, on any threads."""
+
+
+class Bound(NamedTuple):
+    """What a plan is made of: ``settings`` per group, ``progress`` of each tensor, ``updates`` of the optimizer."""
+
+    buffers: Buffers
+    settings: Sequence[Mapping[str, Any]]
+    options: Options
+    recorder: Recorder | None
+    progress: Array
+    updates: int
 
 
 class Job:
     """A step in flight: validated at once, then phases over tensors, then what it came to.
 
-    ``settings`` per group; ``steps``: completed updates of each tensor, ``updates`` of the optimizer, before this one.
-    Afterwards ``report`` tells what happened and ``steps`` counts it; ``failure`` is what nonfinite="raise" raises.
+    Afterwards ``report`` tells what happened, and ``progress`` counts a completed one; ``failure`` is what
+    nonfinite="raise" raises.
     """
 
-    def __init__(
-        self,
-        buffers: Buffers,
-        settings: Settings,
-        options: Options,
-        recorder: Recorder | None,
-        steps: Sequence[int],
-        updates: int,
-        grads: Sequence[Array | None] | None,
-        grad_scale: float,
-    ) -> None:
+    def __init__(self, bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
+        buffers, settings, options, recorder, self.progress, updates = bound
         self.grad_scale = checks.number("grad_scale", grad_scale)
         self.grads = list(buffers.choose_grads(grads))  # whatever happens to the caller's list meanwhile
         buffers.check_params()
         buffers.check_copies()
         buffers.check_grads(self.grads, options.zero_grads)
         buffers.check_overlap(self.grads, options.zero_grads)
-        self.buffers, self.settings, self.options = buffers, settings, options
-        self.steps = [int(step) for step in steps]
+        self.buffers, self.settings, self.options = buffers, list(settings), options
+        self.steps = self.progress.tolist()
         self.updates = updates
         self.report = Report()
         self.failure: FloatingPointError | None = None
@@ -146,7 +147,7 @@ class Job:
 
     def _finish(self) -> None:
         updated = [grad is not None for grad in self.grads]
-        self.steps = [step + one for step, one in zip(self.steps, updated, strict=True)]
+        self.progress[:] = [step + one for step, one in zip(self.steps, updated, strict=True)]
         self.report = Report(self.report.grad_norm, self.report.clip_factor, False, sum(updated))
         if self._recorder is not None:
             lrs = [settings["lr"] for settings in self.settings]
@@ -159,23 +160,13 @@ class Job:
 
 
 def run_step(
-    buffers: Buffers,
-    settings: Settings,
-    options: Options,
-    recorder: Recorder | None,
-    progress: Array,
-    updates: int,
-    grads: Sequence[Array | None] | None,
-    grad_scale: float,
-    commit: Callable[[Job], None],
+    bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float, commit: Callable[[Job], None]
 ) -> None:
     """One whole step on the calling thread, and ``commit``; Ctrl-C waits for both."""
     with interrupt_deferred():
-        job = Job(buffers, settings, options, recorder, progress.tolist(), updates, grads, grad_scale)
+        job = Job(bound, grads, grad_scale)
         for run in job.phases():
             run(0, 1)
-        if job.completed:
-            progress[:] = job.steps
         commit(job)
 
 
@@ -207,22 +198,30 @@ class Plan:
         self._lock, self._reason = threading.Lock(), checks.STEPPING
 
     def set(
-        self, index: int, settings: Mapping[str, Any], numbers: Mapping[str, float], flags: int | None = None
+        self,
+        index: int,
+        settings: Mapping[str, Any],
+        numbers: Mapping[str, float],
+        flags: int | None = None,
+        t: int | None = None,
     ) -> None:
         """Takes over the checked settings of a group, of which ``numbers`` have changed.
 
-        Without ``flags`` they are those of schedules, and good for the update that is next.
+        With ``t`` they are those of schedules after t updates, and good for the next one alone.
         """
         self._known[index] = dict(settings)
-        if flags is None:
-            self._set_at = self.updates
+        if t is not None:
+            self._set_at = t
 
     def configure(self, options: Options, recorder: Recorder | None) -> None:
         """Takes over options, and buffers that come or go with them."""
         self._options, self._recorder = options, recorder
 
     def held(self, reason: str = checks.STEPPING) -> AbstractContextManager[Any]:
-        """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``."""
+        """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``.
+
+        Two threads that ask in the same instant go one after the other.
+        """
         if self._lock.locked():
             raise RuntimeError(self._reason)
         self._reason = reason
@@ -236,7 +235,7 @@ class Plan:
         with self.held():
             if not self._is_current():
                 return False
-            run_step(*self._bound(), self.progress, self.updates, grads, grad_scale, self._commit)
+            run_step(self._bound(), grads, grad_scale, self._commit)
             return True
 
     def phases(self, grads: Sequence[Array | None] | None, grad_scale: float) -> Iterator[Run]:
@@ -247,14 +246,12 @@ class Plan:
         with self.held():
             if not self._is_current():
                 raise RuntimeError("phases: settings were edited since they were set")
-            job = Job(*self._bound(), self.progress.tolist(), self.updates, grads, grad_scale)
+            job = Job(self._bound(), grads, grad_scale)
             yield from job.phases()
-            if job.completed:
-                self.progress[:] = job.steps
             self._commit(job)
 
-    def _bound(self) -> tuple[Buffers, Settings, Options, Recorder | None]:
-        return self._buffers, list(self._known), self._options, self._recorder
+    def _bound(self) -> Bound:
+        return Bound(self._buffers, self._known, self._options, self._recorder, self.progress, self.updates)
 
     def _commit(self, job: Job) -> None:
         self.report = job.report

@@ -129,16 +129,17 @@ class Optimizer(Family):
         counters = {"steps": bound.steps, "updates": bound.updates, "skipped": bound.skipped}
         plan = backend.Plan(buffers, settings.groups, scheduled, **counters)
         settings.tell(plan)
-        self._buffers, self._plan, self._scheduled = buffers, plan, scheduled
+        recorder = self._start_recording(buffers, plan)
+        self._buffers, self._plan, self._recorder, self._scheduled = buffers, plan, recorder, scheduled
         self.state = tuple(State(buffers, plan, i) for i in range(len(buffers.params)))
-        self._start_recording()
 
-    def _start_recording(self) -> None:
-        """Statistics from the beginning, or none; and what else the options say."""
-        options, buffers = self._options, self._buffers
-        self._recorder = Recorder(len(buffers.params), options.every, options.norms) if options.every else None
+    def _start_recording(self, buffers: Buffers, plan: Any) -> Recorder | None:
+        """Statistics from the beginning, or none; and tells a plan what else the options say."""
+        options = self._options
+        recorder = Recorder(len(buffers.params), options.every, options.norms) if options.every else None
         buffers.keep_last(options.every > 0 and not options.norms)
-        self._plan.configure(options, self._recorder)
+        plan.configure(options, recorder)
+        return recorder
 
     # ---- a step ----------------------------------------------------------------------------------------------
 
@@ -155,7 +156,8 @@ class Optimizer(Family):
         if self._scheduled:
             self._settings.follow(plan)
         while not plan.step(grads, grad_scale):
-            if not self._take_edits():  # then another thread has made the step of these schedules
+            if not self._take_edits():  # another thread was faster, or an interrupt left something half done
+                self._settings.tell(plan)
                 self._settings.follow(plan)
 
     def _take_edits(self) -> bool:
@@ -243,9 +245,10 @@ class Optimizer(Family):
                 own[...] = average
             plan.progress[:] = saved.steps
             plan.updates = saved.updates
-            self._start_recording()
+            self._recorder = self._start_recording(buffers, plan)
 
     def _shape(self) -> checkpoint.Shape:
+        self._settings.check_groups()
         return checkpoint.Shape(type(self).__name__, self._settings, self._buffers, self._form.keys, self.torch_twin)
 
     # ---- copies of the optimizer -----------------------------------------------------------------------------
@@ -258,6 +261,7 @@ class Optimizer(Family):
             "defaults": self._settings.defaults,
             "groups": self._settings.groups,
             "schedules": self._settings.schedules,
+            "known": self._settings.known,
             "form": self._form,
             "options": self._options,
             "bound": bound,
@@ -268,8 +272,10 @@ class Optimizer(Family):
         self.__dict__.update(saved["attributes"])
         self._form, self._options = saved["form"], saved["options"]
         self._settings = Settings(type(self), saved["defaults"])
-        for group, schedules in zip(saved["groups"], saved["schedules"], strict=True):
-            self._settings.restore(group, schedules)
+        for group, schedules, known in zip(saved["groups"], saved["schedules"], saved["known"], strict=True):
+            if known is None:  # pickled by 0.1.0
+                known = {**group, **self._settings.checked(group, f"group {len(self._settings.groups)}: ")}
+            self._settings.restore(group, schedules, known)
         bound: Snapshot = saved["bound"]
         states = [
             {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
@@ -409,7 +415,7 @@ class Optimizer(Family):
                 buffers.check_overlap(buffers.grads, written=True)
             self._options = options
             if name == "stats":
-                self._start_recording()
+                self._recorder = self._start_recording(buffers, self._plan)
             else:
                 self._plan.configure(options, self._recorder)
 

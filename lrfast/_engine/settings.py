@@ -32,6 +32,7 @@ class Settings:
         self.schedules: list[dict[str, Any]] = []
         self.rules: list[Rule] = []
         self.known: list[dict[str, Any]] = []
+        self._bound: list[dict[str, Any]] = []  # the groups, whatever becomes of the list
         hashable: Any = family  # as every class is, but mypy does not know
         self._kinds = kinds_of(hashable)
         self._followers: list[_Follower] = []
@@ -50,13 +51,15 @@ class Settings:
         settings = self.checked(settings, where)
         self.restore({"params": (None,) * count, **settings}, scheduled)
 
-    def restore(self, group: dict[str, Any], scheduled: dict[str, Any]) -> None:
-        """A group that was checked before."""
-        settings = {key: value for key, value in group.items() if key != "params"}
+    def restore(self, group: dict[str, Any], scheduled: dict[str, Any], known: dict[str, Any] | None = None) -> None:
+        """A group as it is; ``known``: what of it was checked before, where that is not all."""
+        known = dict(group) if known is None else known
+        settings = {key: value for key, value in known.items() if key != "params"}
+        self.rules.append(RULES[self.family.variant({**settings, **scheduled})])
         self.groups.append(group)
         self.schedules.append(scheduled)
-        self.rules.append(RULES[self.family.variant({**settings, **scheduled})])
-        self.known.append(dict(group))
+        self.known.append(known)
+        self._bound.append(group)
 
     def take_params(self, params: Sequence[Any]) -> None:
         """Gives groups that have none their parameters, of all in order."""
@@ -69,8 +72,13 @@ class Settings:
 
     def truncate(self, count: int) -> None:
         """Takes groups back."""
-        for rows in (self.groups, self.schedules, self.rules, self.known):
+        for rows in (self.groups, self.schedules, self.rules, self.known, self._bound):
             del rows[count:]
+        self.find_scheduled()
+
+    def check_groups(self) -> None:
+        """Refuses a list of groups whose members were replaced, removed or joined by others."""
+        checks.groups(self.groups, self._bound)
 
     def checked(self, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Settings of one group in their plain form."""
@@ -82,6 +90,7 @@ class Settings:
 
     def edited(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(group, its new settings) of those that say something else now. Raises TypeError or ValueError."""
+        self.check_groups()
         for i, (group, known) in enumerate(zip(self.groups, self.known, strict=True)):
             if not checks.same_objects(group, known):
                 yield i, self._check_edit(i)
@@ -89,14 +98,14 @@ class Settings:
     def accept(self, i: int, new: Mapping[str, Any], plan: Any) -> None:
         """Group i says this from now on, and the plan knows. An interrupt between the lines leaves an edit to find."""
         group, known = self.groups[i], self.known[i]
-        settings = {key: new.get(key, known[key]) for key in group}
+        group.update(new)
+        settings = {key: value for key, value in group.items() if key in known}  # in the order of the group
         plan.set(i, settings, numbers_of(self.rules[i], new, self.family.numbers(settings)), flags_of(settings))
-        if list(group) != list(known):  # a key was removed and put back
+        if list(settings) != list(known):  # a key was removed and put back
             with interrupt_deferred():
                 known.clear()
                 known.update(settings)
         known.update(new)
-        group.update(new)
 
     def tell(self, plan: Any) -> None:
         """Everything, to a new plan."""
@@ -187,7 +196,8 @@ class Settings:
             self._check_combinations(values, t)
         for (index, group, known, key, _, names, _), value in zip(self._followers, values):  # noqa: B905
             known[key] = group[key] = value
-            plan.set(index, known, {names[0]: value} if len(names) == 1 else dict(zip(names, value, strict=True)))
+            numbers = {names[0]: value} if len(names) == 1 else dict(zip(names, value, strict=True))
+            plan.set(index, known, numbers, t=t)
 
     def _check_scheduled(self, index: int, key: str, value: Any, t: int) -> Any:
         try:
@@ -239,9 +249,16 @@ def value_at(schedule: Any, t: int) -> Any:
 
 @cache
 def kinds_of(family: Any) -> dict[str, Any]:
-    """Settings of a class, with the defaults of its constructor: a setting is of the kind of its default."""
-    parameters = inspect.signature(family.__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "grads"}
+    """Settings of a class, with the defaults of its constructor: a setting is of the kind of its default.
+
+    A user's subclass may have a constructor of its own, which hands settings on: the bases know them, too.
+    """
+    kinds: dict[str, Any] = {}
+    for base in family.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(base.__init__).parameters.values()
+            kinds |= {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "grads"}
+    return kinds
 
 
 def _is_scheduled(key: str, value: Any) -> bool:

@@ -66,6 +66,7 @@ def twin(optimizer: Optimizer, *, without: str = "lr") -> Iterator[Optimizer]:
             "defaults": optimizer.defaults,
             "groups": [dict(group) for group in optimizer.param_groups],
             "schedules": [{k: s for k, s in group.items() if k != without} for group in optimizer.schedules],
+            "known": [dict(group) for group in optimizer._settings.known],
             "form": optimizer._form,
             "options": replace(optimizer._options, ema=None, nonfinite="skip", every=1, norms=False),
             "bound": optimizer._snapshot(),

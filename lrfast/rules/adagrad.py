@@ -15,7 +15,7 @@ from . import rmsprop
 
 
 class Scalars(NamedTuple):
-    """Numbers of an update."""
+    """Those of an update."""
 
     grad_scale: float
     weight_decay: float

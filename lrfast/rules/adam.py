@@ -25,7 +25,7 @@ from .._engine.options import StepOptions
 
 
 class Scalars(NamedTuple):
-    """Numbers of an update."""
+    """Those of an update."""
 
     grad_scale: float
     weight_decay: float
@@ -68,11 +68,11 @@ def update(
     exp_avg: Array,
     exp_avg_sq: Array,
     max_exp_avg_sq: Array | None,
-    numbers: Scalars,
+    scalars: Scalars,
     rate: float,
 ) -> Moved:
     """The loop of the family: it keeps the largest v where there is a ``max_exp_avg_sq``."""
-    k = rounded(numbers, param)
+    k = rounded(scalars, param)
     x = k.grad_scale * grad + k.weight_decay * param
     m = flush(towards(exp_avg, x, k.one_minus_beta1))
     v = flush(k.beta2 * exp_avg_sq + k.one_minus_beta2 * x * x)
@@ -115,8 +115,8 @@ def adam(
     ``max_exp_avg_sq``. Sources: Kingma & Ba 2015, arXiv:1412.6980; Reddi et al. 2018, arXiv:1904.09237.
     """
     need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
-    numbers = compute(step, lr, betas, eps, weight_decay, 0.0, maximize, grad_scale)
-    return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, lr)
+    scalars = compute(step, lr, betas, eps, weight_decay, 0.0, maximize, grad_scale)
+    return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, scalars, lr)
 
 
 def adamw(
@@ -144,8 +144,8 @@ def adamw(
     States as in :func:`adam`. Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
     """
     need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
-    numbers = compute(step, lr, betas, eps, 0.0, weight_decay, maximize, grad_scale)
-    return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, numbers, lr)
+    scalars = compute(step, lr, betas, eps, 0.0, weight_decay, maximize, grad_scale)
+    return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, scalars, lr)
 
 
 class Adam(Optimizer):

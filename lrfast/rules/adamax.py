@@ -13,7 +13,7 @@ from .._engine.options import StepOptions
 
 
 class Scalars(NamedTuple):
-    """Numbers of an update."""
+    """Those of an update."""
 
     grad_scale: float
     weight_decay: float

@@ -41,7 +41,7 @@ def radam(
     Source: Liu et al. 2020, arXiv:1908.03265; PyTorch's threshold, 5.
     """
     coupled, decoupled = (0.0, weight_decay) if decoupled_weight_decay else (weight_decay, 0.0)
-    numbers = adam.compute(step, lr, betas, eps, coupled, decoupled, maximize, grad_scale)
+    scalars = adam.compute(step, lr, betas, eps, coupled, decoupled, maximize, grad_scale)
     c2 = one_minus_power(betas[1], step)
     rho_inf = 2 / (1 - betas[1]) - 1
     rho = rho_inf - 2 * float(step) * (1 - c2) / c2
@@ -49,10 +49,10 @@ def radam(
     if rho > 5:
         r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         rate = lr * (r * math.sqrt(c2))
-        numbers = numbers._replace(lr=numbers.lr * (r * math.sqrt(c2)), per_root=1.0)
+        scalars = scalars._replace(lr=scalars.lr * (r * math.sqrt(c2)), per_root=1.0)
     else:
-        numbers = numbers._replace(per_root=0.0, eps=1.0)
-    return adam.update(param, grad, exp_avg, exp_avg_sq, None, numbers, rate)
+        scalars = scalars._replace(per_root=0.0, eps=1.0)
+    return adam.update(param, grad, exp_avg, exp_avg_sq, None, scalars, rate)
 
 
 class RAdam(Optimizer):

@@ -14,7 +14,7 @@ from .._engine.options import StepOptions
 
 
 class Scalars(NamedTuple):
-    """Numbers of an update."""
+    """Those of an update."""
 
     grad_scale: float
     weight_decay: float
@@ -46,10 +46,10 @@ def update(
     square_avg: Array,
     grad_avg: Array | None,
     momentum_buffer: Array | None,
-    numbers: Scalars,
+    scalars: Scalars,
 ) -> Moved:
     """The loop of the family: centered where there is a ``grad_avg``, heavy where there is a ``momentum_buffer``."""
-    k = rounded(numbers, param)
+    k = rounded(scalars, param)
     x = k.grad_scale * grad + k.weight_decay * param
     v = flush(k.alpha * square_avg + k.one_minus_alpha * x * x)
     a = None if grad_avg is None else flush(towards(grad_avg, x, k.one_minus_alpha))
@@ -62,7 +62,7 @@ def update(
     if momentum_buffer is not None:
         momentum_buffer[...] = b
     param[...] = param - u
-    return Moved(u, d, numbers.lr)
+    return Moved(u, d, scalars.lr)
 
 
 def rmsprop(
@@ -98,8 +98,8 @@ def rmsprop(
     need("momentum_buffer", momentum_buffer, momentum != 0 or momentum_buffer is not None)
     if step == 1 and initial == "first-gradient":
         alpha = 0.0
-    numbers = compute(lr, alpha, eps, weight_decay, momentum, maximize, grad_scale)
-    return update(param, grad, square_avg, grad_avg, momentum_buffer, numbers)
+    scalars = compute(lr, alpha, eps, weight_decay, momentum, maximize, grad_scale)
+    return update(param, grad, square_avg, grad_avg, momentum_buffer, scalars)
 
 
 class RMSprop(Optimizer):
