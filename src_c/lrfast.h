@@ -30,7 +30,7 @@
  * A struct that can grow begins with its size, which its owner sets to sizeof (lrf_group_init and lrf_options_init do
  * it for him). A program that was compiled with the header of an earlier version, from 0.2.0 on, goes on working with a
  * later library: what its smaller structs lack has its default, and an array is walked by the size of its first
- * element, which all others share. A size that no version has, or a later one than the library, is LRF_BAD_STRUCT.
+ * element, which all others share. A size below the first version's or above this library's is LRF_BAD_STRUCT.
  * Programs of 0.1.0 have to be compiled anew if they use reports, outputs, statistics or jobs. */
 #ifndef LRFAST_H
 #define LRFAST_H
@@ -280,6 +280,7 @@ lrf_status lrf_set_isa(const char *name);
 
 /* ---- introspection of the table -------------------------------------------------------------------------- */
 
+/* The library's own; later versions append to it. */
 typedef struct lrf_rule_info {
     uint32_t id; /* lrf_rule */
     const char *name, *family;

@@ -8,6 +8,7 @@
  * of any element is a phase before it. */
 static const lrf_phase *const phases[] = {&lrf_norm_phase, &lrf_update_phase};
 enum { PHASES = sizeof phases / sizeof phases[0] };
+_Static_assert(PHASES <= 32, "which phases leave slots is kept in 32 bits");
 
 enum progress { CLOSED, BEGUN, RUNNING, FINISHED, SKIPPED };
 

@@ -1,15 +1,16 @@
-"""The floors of the house: imports of lrfast/ and includes of src_c/ go down, never up and never round.
+"""The floors of the house: imports of lrfast/ and includes and calls of src_c/ go down, never up and never round.
 
-Read from the sources as text and syntax trees, those under TYPE_CHECKING and inside functions too, and those of .pyx.
+Read from the sources as text: those under TYPE_CHECKING and inside functions too, those of Cython and of stubs.
 """
 
 from __future__ import annotations
 
-import ast
+import os
 import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,7 @@ FLOORS = {
     "lrfast.lab": 6,
     "lrfast.cli": 7,
     "lrfast.__main__": 7,
+    "bench": 7,
 }
 PACKAGES_ON_THEIR_OWN = ("lrfast.rules", "lrfast.matrix", "lrfast.diagnose")  # of one floor, and none knows another
 ADAPTERS = ("lrfast.torch", "lrfast.integrations")
@@ -45,52 +47,49 @@ Graph = dict[str, set[str]]
 # ---- Python ---------------------------------------------------------------------------------------------------
 
 
-def modules(root: Path) -> dict[str, Path]:
-    """Name -> file of everything in lrfast/ that imports; a stub stands for its module."""
-    found = {}
-    for path in sorted((root / "lrfast").rglob("*.py*")):
-        if path.suffix in (".py", ".pyx"):
-            parts = path.relative_to(root).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+def modules(root: Path) -> dict[str, list[Path]]:
+    """Name -> files of everything in lrfast/ and bench/ that imports; a stub belongs to its module."""
+    found: dict[str, list[Path]] = {}
+    for folder in ("lrfast", "bench"):
+        for path in sorted((root / folder).rglob("*.p*")):
+            if path.suffix in (".py", ".pyi", ".pyx", ".pxd"):
+                parts = path.relative_to(root).with_suffix("").parts
+                found.setdefault(".".join(parts[:-1] if parts[-1] == "__init__" else parts), []).append(path)
     return found
 
 
 def imports(root: Path) -> Graph:
     """Module -> modules of lrfast that it imports."""
     known = modules(root)
-    graph: Graph = {}
-    for name, path in known.items():
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        graph[name] = {target for target in targets_of(path, package, known) if target != name}
-    return graph
+    return {
+        name: {target for path in paths for target in targets_of(path, name, known) if target != name}
+        for name, paths in known.items()
+    }
 
 
-def targets_of(path: Path, package: str, known: Mapping[str, Path]) -> Iterator[str]:
+def targets_of(path: Path, name: str, known: Mapping[str, Any]) -> Iterator[str]:
     """The modules that a file imports: of ``from x import y`` x.y if that is one, otherwise x."""
-    for base, names in statements(path.read_text(encoding="utf-8"), path.suffix == ".pyx", package):
-        if base.partition(".")[0] == "lrfast":
-            for name in names or [""]:
-                yield f"{base}.{name}" if f"{base}.{name}" in known else base
-
-
-def statements(text: str, is_cython: bool, package: str) -> Iterator[tuple[str, list[str]]]:
-    """(absolute module, names) of each import."""
-    if is_cython:
-        found = re.findall(r"^\s*from (\.*)([\w.]*) c?import \(?([\w, ]+)", text, re.MULTILINE)
-        triples = [
-            (len(dots), base, [n.split()[0] for n in names.split(",") if n.strip()]) for dots, base, names in found
-        ]
-        triples += [(0, base, []) for base in re.findall(r"^\s*c?import ([\w.]+)", text, re.MULTILINE)]
-    else:
-        triples = []
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom):
-                triples.append((node.level, node.module or "", [alias.name for alias in node.names]))
-            elif isinstance(node, ast.Import):
-                triples += [(0, alias.name, []) for alias in node.names]
-    for level, base, names in triples:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for level, base, names in statements(path.read_text(encoding="utf-8")):
         above = package.rsplit(".", level - 1)[0] if level else ""
-        yield ".".join(part for part in (above, base) if part), names
+        base = ".".join(part for part in (above, base) if part)
+        if base.partition(".")[0] == "lrfast":
+            for imported in names or [""]:
+                yield f"{base}.{imported}" if f"{base}.{imported}" in known else base
+
+
+def statements(text: str) -> Iterator[tuple[int, str, list[str]]]:
+    """(dots, module, names) of each import of Python or Cython, wherever it stands; names are [] for all of it."""
+    text = re.sub(r"\([^()]*\)", lambda found: found[0].replace("\n", " "), re.sub(r"#.*", "", text))
+    for dots, base, names in re.findall(
+        r"(?:^|;)\s*from\s+(\.*)\s*([\w.]*)\s+c?import\s+([^;\n]+)", text, re.MULTILINE
+    ):
+        words = [part.split()[0] for part in names.strip(" ()\t").split(",") if part.strip()]
+        yield len(dots), base, [] if words == ["*"] else words
+    for names in re.findall(r"(?:^|;)\s*c?import\s+([\w., ]+)", text, re.MULTILINE):
+        yield from ((0, part.split()[0], []) for part in names.split(",") if part.strip())
+    for base in re.findall(r"(?:import_module|__import__)\(\s*[\"'](lrfast[\w.]*)", text):
+        yield 0, base, []
 
 
 def floor_of(module: str) -> int | None:
@@ -116,14 +115,16 @@ def wrong_imports(graph: Graph) -> list[str]:
                 wrong.append(f"{name} imports its neighbour {target}")
             if target.startswith(ADAPTERS) and not name.startswith(ADAPTERS):
                 wrong.append(f"{name} imports the adapter {target}")
-    return wrong + circles(graph)
+            if name.startswith(target + ".") and target != "lrfast":
+                wrong.append(f"{name} imports its own package {target}: a circle")
+    inner = {name: {t for t in targets if not name.startswith(t + ".")} for name, targets in graph.items()}
+    return wrong + circles(inner)
 
 
 def circles(graph: Graph) -> list[str]:
-    """The first circle, if there is one. A package is made of its modules: that one imports it is no circle."""
-    inner = {name: {t for t in targets if not name.startswith(t + ".")} for name, targets in graph.items()}
+    """The first circle, if there is one."""
     try:
-        TopologicalSorter(inner).prepare()
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         return ["circle: " + " -> ".join(error.args[1])]
     return []
@@ -131,7 +132,31 @@ def circles(graph: Graph) -> list[str]:
 
 # ---- C --------------------------------------------------------------------------------------------------------
 
-# File of src_c -> what it may include, beside the public headers that it implements.
+# Floor of a file; a function, and what is declared in internal.h, belongs to the file that defines it.
+FLOORS_C = {
+    "compiler.h": 0,
+    "optimizers.def": 0,
+    "lrfast.h": 0,
+    "pool.h": 0,
+    "internal.h": 0,
+    "tiles.h": 0,
+    "kernels": 1,
+    "rules": 1,
+    "elementary.c": 1,
+    "table.c": 1,
+    "kernels_avx2.c": 1,
+    "kernels_avx512.c": 1,
+    "kernels_baseline.c": 1,
+    "kernels_neon.c": 1,
+    "scalars.c": 2,
+    "dispatch.c": 2,
+    "check.c": 2,
+    "overlap.c": 3,
+    "norm.c": 3,
+    "update.c": 3,
+    "step.c": 4,
+    "pool.c": 5,
+}
 PUBLIC = {"lrfast.h", "pool.h", "optimizers.def"}
 PER_ELEMENT = ("kernels/", "rules/")
 
@@ -145,15 +170,38 @@ def includes(root: Path) -> Graph:
         targets = set()
         for name in names:
             near = path.parent / name
-            targets.add(str((near if near.exists() else folder / name).relative_to(folder)))
+            targets.add(os.path.relpath(near if near.exists() else folder / name, folder))
         graph[str(path.relative_to(folder))] = targets
     return graph
 
 
-def wrong_includes(graph: Graph) -> list[str]:
-    """Sources include headers; kernels and rules only each other and what is private to all; public headers nothing
-    but public ones."""
-    wrong = []
+def calls(root: Path) -> Graph:
+    """Source -> sources whose functions or tables it uses."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted((root / "src_c").glob("*.c"))}
+    texts = {name: re.sub(r'/\*.*?\*/|"[^"\n]*"', "", text, flags=re.DOTALL) for name, text in texts.items()}
+    defined = {}
+    for name, text in texts.items():
+        found = re.findall(
+            r"^(?!static|typedef|extern)\w[\w \*]*?\b(lrf_\w+)(?:\([^;{]*\)\s*\{| = \{)", text, re.MULTILINE
+        )
+        defined |= dict.fromkeys(found, name)
+    return {
+        name: {defined[word] for word in re.findall(r"\blrf_\w+", text) if word in defined} - {name}
+        for name, text in texts.items()
+    }
+
+
+def floor_of_file(name: str) -> int | None:
+    return FLOORS_C.get(name, FLOORS_C.get(name.partition("/")[0]))
+
+
+def wrong_includes(graph: Graph, called: Graph | None = None) -> list[str]:
+    """Every file stands on a floor; sources include headers and call downwards; kernels and rules include only each
+    other and what is private to all; public headers nothing but public ones."""
+    wrong = [f"{name} stands on no floor" for name in graph if floor_of_file(name) is None]
+    for name, targets in (called or {}).items():
+        here = floor_of_file(name) or 0
+        wrong += [f"{name} calls up into {target}" for target in sorted(targets) if (floor_of_file(target) or 0) > here]
     for name, targets in graph.items():
         for target in sorted(targets):
             if target.endswith(".c"):
@@ -167,9 +215,11 @@ def wrong_includes(graph: Graph) -> list[str]:
             private = ("internal.h", "compiler.h", "tiles.h", *PUBLIC)
             if name.startswith(PER_ELEMENT) and not target.startswith(PER_ELEMENT) and target not in private:
                 wrong.append(f"{name} is per element and includes {target}")
+            if target == "pool.h" and name != "pool.c":
+                wrong.append(f"{name} knows the pool, which is optional")
     # The table brings the rules in where a macro asks for it: no circle of meaning.
     inner = {name: targets if name != "optimizers.def" else set() for name, targets in graph.items()}
-    return wrong + circles(inner)
+    return wrong + circles(inner) + circles(called or {})
 
 
 # ---- the house ------------------------------------------------------------------------------------------------
@@ -182,9 +232,10 @@ def test_imports_go_down():
 
 
 def test_includes_go_down():
-    graph = includes(ROOT)
+    graph, called = includes(ROOT), calls(ROOT)
     assert len(graph) > 20
-    assert wrong_includes(graph) == []
+    assert {"norm.c", "update.c", "check.c", "dispatch.c"} <= called["step.c"]
+    assert wrong_includes(graph, called) == []
 
 
 def test_the_listing_tells_the_story():
@@ -210,17 +261,18 @@ def test_file_names_are_unique(folder):
 
 def test_only_the_engine_knows_the_inside_of_an_optimizer():
     """No private attribute of an optimizer is reached from outside _engine."""
-    private = re.compile(r"\b(?:optimizer|opt|twin|other|self\._optimizer|self\._twin)\._(?!_)\w+")
+    names = "plan|buffers|settings|options|form|recorder|scheduled|snapshot|shape|take_edits"
+    private = re.compile(rf"\._(?:{names})\b|\b(?:optimizer|opt|twin)\._(?!_)\w+")
     found = []
-    for name, path in modules(ROOT).items():
+    for name, paths in modules(ROOT).items():
         if not name.startswith("lrfast._engine"):
-            found += [f"{name}: {match}" for match in private.findall(path.read_text(encoding="utf-8"))]
+            found += [f"{name}: {match}" for path in paths for match in private.findall(path.read_text("utf-8"))]
     assert found == []
 
 
 def test_the_plan_never_calls_up():
     """_core knows neither the optimizer nor its settings' class."""
-    text = modules(ROOT)["lrfast._engine._core"].read_text(encoding="utf-8")
+    text = (ROOT / "lrfast/_engine/_core.pyx").read_text(encoding="utf-8")
     assert not re.search(r"\bowner\b|weakref|optimizer\.|import optimizer", text)
     below = imports(ROOT)["lrfast._engine._core"] | imports(ROOT)["lrfast._engine.numpy_plan"]
     assert not below & {"lrfast._engine.optimizer", "lrfast._engine.settings", "lrfast._engine.backend"}
@@ -273,6 +325,20 @@ BAD = {
         "imports the adapter",
     ),
     "no floor": ({"lrfast/_helpers.py": ""}, "stands on no floor"),
+    "several lines of Cython": (
+        {"lrfast/_engine/plan.pyx": "from ..rules import (\n    sgd,\n)\n"},
+        "imports lrfast.rules.sgd",
+    ),
+    "everything, in Cython": ({"lrfast/_engine/plan.pyx": "from ..optim cimport *\n"}, "imports lrfast.optim"),
+    "a declaration for Cython": ({"lrfast/_engine/api.pxd": "cimport numpy, lrfast.optim\n"}, "imports lrfast.optim"),
+    "a stub": ({"lrfast/_engine/plan.pyi": "from ..rules.sgd import SGD\n"}, "imports lrfast.rules.sgd"),
+    "behind a semicolon": ({"lrfast/_engine/plan.pyx": "x = 1; from .. import optim\n"}, "imports lrfast.optim"),
+    "by name": ({"lrfast/_engine/checks.py": 'import_module("lrfast.optim")\n'}, "imports lrfast.optim"),
+    "its own package": ({"lrfast/rules/sgd.py": "from . import CLASSES\n"}, "its own package"),
+    "an adapter, in the benchmark": (
+        {"lrfast/torch/__init__.py": "", "bench/run.py": "from lrfast import torch\n"},
+        "imports the adapter",
+    ),
 }
 
 
@@ -293,7 +359,17 @@ def test_every_kind_of_wrong_import_is_found(kind, house):
         ({"src_c/rules/sgd.h": '#include "../pool.c"\n', "src_c/pool.c": ""}, "the source"),
         ({"src_c/kernels/a.h": '#include "step.h"\n', "src_c/step.h": ""}, "per element"),
         ({"src_c/a.h": '#include "b.h"\n', "src_c/b.h": '#include "a.h"\n'}, "circle"),
+        ({"src_c/helpers.h": ""}, "no floor"),
+        ({"src_c/check.c": '#include "pool.h"\n', "src_c/pool.h": ""}, "knows the pool"),
+        (
+            {
+                "src_c/check.c": "int f(void)\n{\n    return lrf_end();\n}\n",
+                "src_c/step.c": "int lrf_end(void)\n{\n}\n",
+            },
+            "calls up into step.c",
+        ),
     ],
 )
 def test_every_kind_of_wrong_include_is_found(files, expected, house):
-    assert any(expected in line for line in wrong_includes(includes(house(files))))
+    root = house(files)
+    assert any(expected in line for line in wrong_includes(includes(root), calls(root)))

@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .table import FLAGS, NUMBERS, RANGES
+from .table import CONSTANTS, FLAGS, NUMBERS, RANGES
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
-_RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | {
-    "grad_scale": RANGES["FINITE"],
-    "initial_accumulator_value": RANGES["AT_LEAST_0"],
-}
+_RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | CONSTANTS | {"grad_scale": RANGES["FINITE"]}
 HOLDS_BELOW_1 = {name for name, r in _RANGE_OF.items() if r.least <= 0 and r.largest >= math.nextafter(1, 0)}
 SCHEDULABLE = frozenset(number.setting.partition("[")[0] for number in NUMBERS.values() if number.schedulable)
 """Settings that may follow a schedule."""

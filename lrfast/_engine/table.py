@@ -18,6 +18,7 @@ _RANGE = re.compile(
 _NUMBER = re.compile(
     r"^LRF_NUMBER\((?P<name>\w+), (?P<range>\w+), (?P<schedulable>\w+), (?P<setting>[^)]+)\)", re.MULTILINE
 )
+_CONSTANT = re.compile(r"^LRF_CONSTANT\((?P<name>\w+), (?P<range>\w+)\)", re.MULTILINE)
 _FLAG = re.compile(r"^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+), (?P<value>[^)]+)\)", re.MULTILINE)
 
 
@@ -96,6 +97,9 @@ FLAGS: dict[str, Flag] = {
     for row in _FLAG.finditer(_TEXT)
 }
 """By the setting that sets them."""
+
+CONSTANTS: dict[str, Range] = {row["name"]: RANGES[row["range"]] for row in _CONSTANT.finditer(_TEXT)}
+"""Ranges of numbers that only a constructor takes."""
 
 NUMBERS_OF: dict[str, tuple[str, ...]] = {
     setting: tuple(n.name for n in NUMBERS.values() if n.setting.partition("[")[0] == setting)

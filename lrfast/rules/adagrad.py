@@ -15,7 +15,7 @@ from . import rmsprop
 
 
 class Scalars(NamedTuple):
-    """Those of an update."""
+    """What one update computes with, in float64."""
 
     grad_scale: float
     weight_decay: float

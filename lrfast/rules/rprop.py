@@ -14,7 +14,7 @@ from .._engine.options import StepOptions
 
 
 class Scalars(NamedTuple):
-    """Those of an update."""
+    """What one update computes with, in float64."""
 
     grad_scale: float
     etaminus: float
