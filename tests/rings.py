@@ -64,7 +64,7 @@ SANITIZED = {"LRFAST_TEST_FLAGS": "-g -fno-omit-frame-pointer -fsanitize=address
 THREADS = {"LRFAST_TEST_FLAGS": "-g -fsanitize=thread", "TSAN_OPTIONS": "die_after_fork=0 halt_on_error=1"}
 
 CORE = pytest("tests/test_c.py")
-CORE_AND_LOOPS = pytest("tests/test_c.py", "tests/test_vectorised.py")
+CORE_AND_LOOPS = pytest("--whole", "tests/test_c.py", "tests/test_vectorised.py")
 BUILT_BY_CLANG = "import lrfast; print(c := lrfast.show_config('dicts')['compiler']); assert 'clang' in c.lower()"
 COMPILERS = [
     Cell("gcc", [CORE_AND_LOOPS], GCC),

@@ -241,6 +241,7 @@ ACTIONS = {
 SAVED = lrfast.Adam([np.zeros(4, np.float32)], ema=0.5, lr=0.25).state_dict()
 
 
+@pytest.mark.matrix(3)
 @pytest.mark.parametrize("action", ACTIONS)
 def test_an_interrupt_between_any_two_lines_frees_the_plan(action, plan_class):
     """And parameters stay parameters: what is swapped is swapped back."""

@@ -163,6 +163,7 @@ def test_every_rule_has_its_loops():
     assert len(set(functions)) == len(functions) == len(RULES) * len(VARIANTS) * len(ELEMENT_SIZES)
 
 
+@pytest.mark.matrix(3)
 @pytest.mark.parametrize("isa", isas())
 def test_every_loop_is_vectorised_at_full_width(isa, tmp_path):
     assert missing(isa, tmp_path) == []
