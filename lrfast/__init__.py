@@ -8,10 +8,10 @@
     optimizer.param_groups[0]["weight_decay"] = 0.05            # settings may be edited between steps
     optimizer.state[0]["exp_avg"]                               # live state, with PyTorch's names
 
-Optimizers: SGD, Adagrad, Adadelta, RMSprop, Rprop, Adam, AdamW, Adamax, RAdam, Lion. ``lrfast.functional`` has single
-updates of single arrays, ``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the
-completed updates, ``lrfast.find_lr`` a suggestion for the learning rate,
-``lrfast.Monitor`` a record of a run and a verdict on why its loss is stuck.
+``lrfast.optim.__all__`` names the optimizers. ``lrfast.functional`` has single updates of single arrays,
+``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates,
+``lrfast.find_lr`` a suggestion for the learning rate, ``lrfast.Monitor`` a record of a run and a verdict on why its
+loss is stuck.
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 
