@@ -130,11 +130,11 @@ def clang_records(text: str) -> list[Record]:
     """
     records = []
     for entry in text.split("--- !")[1:]:
+        # A mapping is broken into lines at a column, so that how an entry looks depends on how long the path is.
         head = re.match(
-            r"Passed\nPass: +(loop-vectorize|slp-vectorizer)\nName: +(?:Vectorized|StoresVectorized)\n"
-            r"DebugLoc: +\{ File: '[^']*?([^/']+)', Line: (\d+),.*?Function: +(\w+)",
-            entry,
-            re.DOTALL,
+            r"Passed Pass: (loop-vectorize|slp-vectorizer) Name: (?:Vectorized|StoresVectorized) "
+            r"DebugLoc: \{ File: '[^']*?([^/']+)', Line: (\d+),.*?Function: (\w+)",
+            " ".join(entry.split()),
         )
         if head:
             file, dtype = head[2], dtype_of(head[4])
@@ -161,6 +161,16 @@ def test_every_rule_has_its_loops():
     assert sorted(families) == sorted({rule.family for rule in RULES.values()})
     functions = [loop.functions[0] for loop in loops(isas()[0]) if loop.functions]
     assert len(set(functions)) == len(functions) == len(RULES) * len(VARIANTS) * len(ELEMENT_SIZES)
+
+
+def test_a_record_is_read_wherever_its_lines_break():
+    place = "DebugLoc:        {{ File: '{}/statistics.h', Line: 30,{}Column: 5 }}\nFunction:        adam_traced_f32\n"
+    head = "--- !Passed\nPass:            loop-vectorize\nName:            Vectorized\n"
+    factor = "Args:\n  - VectorizationFactor: '8'\n"
+    expected = [Record("statistics.h", 30, "f32", 32, "adam_traced_f32")]
+    for folder, broken in [("/a", " "), ("/" + "a" * 60, "\n                   ")]:
+        wrapped = place.format(folder, broken).replace("', Line", f"',{broken}Line")
+        assert clang_records(head + wrapped + factor) == expected, wrapped
 
 
 @pytest.mark.matrix(3)
