@@ -1,7 +1,10 @@
 """The promised bits: golden.txt has a hash for every variant, which tests/c/golden.c prints on every machine.
 
-Here the NumPy reference computes them. `python tests/golden.py` writes the file anew: what stands there keeps its
+Here the NumPy reference computes them. `python tests/golden.py` writes the files anew: what stands there keeps its
 place, what is new follows, and a change of a line is a change of promised bits.
+
+golden_ordinary.txt has the same for gradients of ordinary size alone. Where a correction at the ends of the numbers has
+to change golden.txt, that file shows that nothing else changed: its lines are for ever.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ import lrfast
 from variants import VARIANTS, Settings, lowered, rule_of
 
 FILE = Path(__file__).with_name("golden.txt")
+ORDINARY = Path(__file__).with_name("golden_ordinary.txt")
 
 COUNT = 3109
-UPDATES, OPTION_UPDATES = 300, 30
+UPDATES, OPTION_UPDATES, ORDINARY_UPDATES = 300, 30, 30
 LATE_STEPS = (5000, 123_456_789, 2**40)
 DTYPES = {"f32": np.float32, "f64": np.float64}
 COPIES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
@@ -40,7 +44,7 @@ class Case(NamedTuple):
 def cases() -> list[Case]:
     """Those of the variants, and two of Adam whose gradients are scaled and clipped."""
     found = [Case(v.name, v.cls, v.settings) for v in VARIANTS.values() if v.golden]
-    found += [Case("adam-scaled", lrfast.Adam, {}, -1.0 / 3), Case("adam-clipped", lrfast.Adam, {}, 0.7, 0.5)]
+    found += cases_of_scale()
     for v in VARIANTS.values():
         if v.with_options:
             settings = v.settings if v.with_options is True else v.with_options
@@ -58,26 +62,51 @@ def text() -> str:
                 for copy in COPIES:
                     hashes[f"{case.name}-{dtype}-{copy}"] = run_with_options(case, DTYPES[dtype], COPIES[copy])
             else:
-                hashes[f"{case.name}-{dtype}"] = run(case, DTYPES[dtype])
-    known = list(read())
-    names = sorted(hashes, key=lambda name: known.index(name) if name in known else len(known))
+                hashes[f"{case.name}-{dtype}"] = run(case, DTYPES[dtype], gradient, UPDATES)
+    return lines(hashes, read())
+
+
+def ordinary_cases() -> list[Case]:
+    """All variants, and gradients that are scaled and clipped."""
+    return [Case(v.name, v.cls, v.settings) for v in VARIANTS.values()] + cases_of_scale()
+
+
+def cases_of_scale() -> list[Case]:
+    """Adam with gradients that are scaled, and clipped as well."""
+    return [Case("adam-scaled", lrfast.Adam, {}, -1.0 / 3), Case("adam-clipped", lrfast.Adam, {}, 0.7, 0.5)]
+
+
+def ordinary_text(isa: str = "numpy") -> str:
+    """The whole file of ordinary gradients, as kernels compute it."""
+    hashes = {
+        f"{case.name}-{dtype}": run(case, DTYPES[dtype], ordinary_gradient, ORDINARY_UPDATES, isa)
+        for case in ordinary_cases()
+        for dtype in DTYPES
+    }
+    return lines(hashes, read(ORDINARY))
+
+
+def lines(hashes: dict[str, int], known: dict[str, str]) -> str:
+    """A file of hashes, in which what is known keeps its place."""
+    places = list(known)
+    names = sorted(hashes, key=lambda name: places.index(name) if name in known else len(known))
     return "".join(f"{name} {hashes[name]:016x}\n" for name in names)
 
 
-def read() -> dict[str, str]:
+def read(file: Path = FILE) -> dict[str, str]:
     """Hash of each name, as the file has them."""
-    return dict(line.split() for line in FILE.read_text(encoding="utf-8").splitlines())
+    return dict(line.split() for line in file.read_text(encoding="utf-8").splitlines()) if file.exists() else {}
 
 
-def run(case: Case, dtype: Any) -> int:
-    """Hash of parameter and states after all updates."""
+def run(case: Case, dtype: Any, gradient: Any, updates: int, isa: str = "numpy") -> int:
+    """Hash of parameter and states after so many updates and the late ones; gradient(dtype, t) is that of update t."""
     param = numbers(dtype, 0)
     optimizer = case.cls(param, **case.settings, clip_norm=case.clip_norm or None)
-    with lrfast.use_isa("numpy"):
-        for t in range(1, UPDATES + len(LATE_STEPS) + 1):
-            if t > UPDATES:
+    with lrfast.use_isa(isa):
+        for t in range(1, updates + len(LATE_STEPS) + 1):
+            if t > updates:
                 saved = optimizer.state_dict()
-                saved["state"][0]["step"] = LATE_STEPS[t - UPDATES - 1] - 1
+                saved["state"][0]["step"] = LATE_STEPS[t - updates - 1] - 1
                 optimizer.load_state_dict(saved)
             optimizer.step(gradient(dtype, t), grad_scale=case.grad_scale)
     arrays = [param, *(optimizer.state[0][name] for name in rule_of(optimizer).state_names)]
@@ -141,16 +170,34 @@ def gradient(dtype: Any, t: int) -> np.ndarray:
     return grad
 
 
+@cache
+def ordinary_gradient(dtype: Any, t: int) -> np.ndarray:
+    """Of either sign and 2^-20 to 2^10 in size, which is 1e-6 to 1e3: an order of magnitude as likely as another."""
+    digits, z = 52 if dtype == np.float64 else 23, bits(t)
+    size = 1 + np.ldexp((z >> np.uint64(64 - digits)).astype(np.float64), -digits)
+    grad = np.ldexp(
+        np.where(z & np.uint64(1), -size, size), (z >> np.uint64(1) & np.uint64(0xFF)).astype(int) % 30 - 20
+    )
+    grad = grad.astype(dtype)
+    grad.flags.writeable = False
+    return grad
+
+
 def numbers(dtype: Any, stream: int) -> np.ndarray:
-    """Between -1 and 1, over 16 binary orders of magnitude, exact in the dtype; bits by splitmix64."""
-    digits = 52 if dtype == np.float64 else 23
-    z = (np.arange(COUNT, dtype=np.uint64) + np.uint64((stream << 32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    z = z ^ z >> np.uint64(31)
+    """Between -1 and 1, over 16 binary orders of magnitude, exact in the dtype."""
+    digits, z = 52 if dtype == np.float64 else 23, bits(stream)
     integers = (z >> np.uint64(63 - digits)).astype(np.int64) - (1 << digits)
     return np.ldexp(integers.astype(np.float64), -digits - (z & np.uint64(15)).astype(np.int64)).astype(dtype)
 
 
+def bits(stream: int) -> np.ndarray:
+    """64 random bits for each element, by splitmix64."""
+    z = (np.arange(COUNT, dtype=np.uint64) + np.uint64((stream << 32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ z >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return z ^ z >> np.uint64(31)
+
+
 if __name__ == "__main__":
     FILE.write_text(text(), encoding="utf-8")
+    ORDINARY.write_text(ordinary_text(), encoding="utf-8")

@@ -12,6 +12,7 @@ import pytest
 import lrfast
 from lrfast._engine.specification import argument_of
 
+import golden
 from arrays import make_grads, make_params, same_bits
 from variants import CORNERS, VARIANTS, rule_of
 
@@ -54,6 +55,12 @@ def test_there_are_compiled_kernels():
 @pytest.mark.parametrize("isa", COMPILED)
 def test_every_variant_for_100_steps(isa, variant, dtype):
     assert_equal_to_reference(isa, variant, dtype, 1037, 100)
+
+
+@pytest.mark.parametrize("isa", lrfast.available_isas())
+def test_ordinary_gradients_have_the_bits_that_they_always_had(isa):
+    """golden.txt, whose gradients are of every kind, may change where what came out was wrong; this file never."""
+    assert golden.ordinary_text(isa) == golden.ORDINARY.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("isa", COMPILED)
