@@ -109,7 +109,7 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
         if core is None:
             check()
             with np.errstate(all="ignore"):
-                specification.update(spec, param, grad, arrays, step, grad_scale, settings)
+                specification.update_at_once(spec, param, grad, arrays, step, grad_scale, settings)
         else:
             core.update_once(rule, flags, numbers, param, grad, arrays, step, grad_scale, check)
 

@@ -1,9 +1,9 @@
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from .arithmetic import Array
 from .buffers import Buffers
+from .commit import Stages
 from .options import Options, Report
 from .recorder import Recorder
 from .table import Rule
@@ -27,6 +27,12 @@ def update_once(
     check: Callable[[], None],
 ) -> None: ...
 
+class Held:
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any: ...
+    def still(self) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
 class Plan:
     updates: int
     skipped: int
@@ -38,6 +44,7 @@ class Plan:
         self,
         buffers: Buffers,
         groups: list[dict[str, Any]],
+        live: list[dict[str, Any]],
         scheduled: bool,
         steps: Sequence[int],
         updates: int,
@@ -52,6 +59,6 @@ class Plan:
         t: int | None = None,
     ) -> None: ...
     def configure(self, options: Options, recorder: Recorder | None) -> None: ...
-    def held(self, reason: str = ...) -> AbstractContextManager[Any]: ...
+    def held(self, reason: str = ..., before: Stages = ..., after: Stages = ...) -> Held: ...
     def step(self, grads: list[Any] | None, grad_scale: float) -> bool: ...
     def phases(self, grads: list[Any] | None, grad_scale: float) -> Iterator[Callable[[int, int], None]]: ...

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t, SIZE_MAX
 from libc.math cimport NAN, isfinite
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 cimport numpy as cnp
@@ -12,8 +12,10 @@ import numpy
 
 from .capi cimport *
 
-from . import checks
-from .buffers import zero
+import os
+from functools import partial
+
+from . import checks, commit
 from .options import Options, Report
 
 cnp.import_array()
@@ -126,7 +128,7 @@ cdef int bind_tensor(lrf_tensor *tensor, cnp.ndarray param, dict states, rule) e
 
 cdef inline bint fits(object x, cnp.ndarray param) noexcept:
     """A gradient that the kernels can read as it is, shaped like its parameter."""
-    if not (cnp.PyArray_CheckExact(x) or isinstance(x, memmap)):
+    if not (cnp.PyArray_CheckExact(x) or type(x) is memmap):  # isinstance may run code of the user
         return False
     cdef cnp.ndarray array = <cnp.ndarray>x
     cdef int n = cnp.PyArray_NDIM(array), i
@@ -152,25 +154,84 @@ cdef uint64_t NEVER = <uint64_t>-1
 
 
 cdef class Held:
-    """A plan that is kept for others; in C, so that no interrupt comes between taking and freeing it."""
+    """A plan that is kept from others, in a with statement or for a call; in C, so that nothing comes between."""
     cdef Plan plan
     cdef object reason
+    cdef list before, after
+    cdef uint64_t turn
+
+    def run(self, function, *arguments):
+        """What the function returns, called while the plan is kept."""
+        self.enter()
+        try:
+            return function(*arguments)
+        finally:
+            self.leave()
+
+    def still(self):
+        """Raises RuntimeError if anybody has had the plan since."""
+        if self.plan.turns != self.turn:
+            raise RuntimeError(commit.MOVED)
 
     def __enter__(self):
-        self.plan.refuse_if_busy()
-        self.plan.busy = True
-        self.plan.reason = self.reason
+        self.enter()
 
-    def __exit__(self, *error):
-        self.plan.reason = None
-        self.plan.busy = False
+    def __exit__(self, kind, error, trace):
+        self.leave()
+
+    cdef int enter(self) except -1:
+        self.plan.take()
+        self.turn = self.plan.turns
+        self.plan.reason = self.reason
+        try:
+            make_all(self.before)
+        except BaseException:
+            self.plan.busy = False
+            raise
+        return 0
+
+    cdef int leave(self) except -1:
+        try:
+            make_all(self.after)
+        finally:
+            self.plan.reason = None
+            self.plan.busy = False
+        return 0
+
+
+cdef int make_all(list stages) except -1:
+    """Prepared calls; what is only for want of memory is tried again."""
+    cdef int tries
+    for stage in stages:
+        for tries in range(10):
+            try:
+                for call in stage:
+                    call()
+                break
+            except MemoryError:
+                if tries == 9:
+                    raise
+    return 0
+
+
+cdef unsigned forks = 0
+
+
+def _count_fork():
+    global forks
+    forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 cdef class Plan:
     """Checked buffers bound once, and one call into C per step for all tensors of all groups.
 
-    ``groups`` are the live dicts of settings: where one says something else than when its numbers were ``set``, a step
-    writes nothing and says so. With ``scheduled`` numbers are set for one update at a time.
+    ``live`` are the dicts of settings: where one says something else than when its numbers were ``set``, a step writes
+    nothing and says so, and it refuses a list ``groups`` that no longer holds just them. With ``scheduled`` numbers are
+    set for one update at a time.
     """
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
@@ -183,22 +244,23 @@ cdef class Plan:
     cdef size_t scratch_size
     cdef Py_ssize_t group_count, tensor_count
     cdef list params, grads, copies, param_groups, live, known_values, known_keys, runs_of_group, settings
-    cdef object buffers, reason, recorder, step_options
+    cdef object buffers, reason, recorder, step_options, stats_target, stats_after
     cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped
-    cdef uint64_t set_at
+    cdef uint64_t set_at, turns
+    cdef unsigned taken_in        # forks of the process before it was taken
     cdef public uint64_t updates, skipped
 
-    def __cinit__(self, buffers, list groups, bint scheduled, steps, uint64_t updates, uint64_t skipped):
+    def __cinit__(self, buffers, list groups, list live, bint scheduled, steps, uint64_t updates, uint64_t skipped):
         cdef Py_ssize_t i, k
         runs = buffers.runs()
         self.buffers, self.scheduled, self.updates, self.skipped = buffers, scheduled, updates, skipped
         self.set_at = NEVER
         self.params, self.grads = buffers.params, buffers.grads
-        self.param_groups, self.live = groups, list(groups)
-        self.known_values = [None for _ in groups]
-        self.known_keys = [None for _ in groups]
-        self.settings = [{} for _ in groups]
-        self.runs_of_group = [[] for _ in groups]
+        self.param_groups, self.live = groups, list(live)
+        self.known_values = [None for _ in live]
+        self.known_keys = [None for _ in live]
+        self.settings = [{} for _ in live]
+        self.runs_of_group = [[] for _ in live]
         self.group_count = len(runs)
         self.tensor_count = len(self.params)
         self.outputs = <lrf_outputs *>calloc(max(1, self.tensor_count), sizeof(lrf_outputs))
@@ -244,28 +306,30 @@ cdef class Plan:
         With ``t`` they are those of schedules after t updates, and good for the next one alone.
         """
         cdef Py_ssize_t i, position = 0
-        cdef list values = <list>self.known_values[index]
+        cdef list values = <list>self.known_values[index], keys = <list>self.known_keys[index]
         cdef PyObject *key
         cdef PyObject *value
+        cdef bint anew = flags is not None or values is None or len(values) != len(settings)
         if self.stepping:
             self.refuse_if_busy()
+        if anew:                  # everything that needs memory comes first
+            values, keys = list(settings.values()), list(settings)
         for i in <list>self.runs_of_group[index]:
             set_numbers(&self.groups[i], numbers)
+            if flags is not None:
+                self.groups[i].flags = flags
         self.settings[index] = settings
         if t is not None:
             self.set_at = t
-        if flags is None and values is not None and len(values) == len(settings):
-            i = 0
-            while PyDict_Next(settings, &position, &key, &value):
-                if value != <PyObject *>values[i]:
-                    values[i] = <object>value
-                i += 1
-        else:
-            if flags is not None:
-                for i in <list>self.runs_of_group[index]:
-                    self.groups[i].flags = flags
-            self.known_values[index] = list(settings.values())
-            self.known_keys[index] = list(settings)
+        if anew:
+            self.known_values[index] = values
+            self.known_keys[index] = keys
+            return
+        i = 0
+        while i < len(values) and PyDict_Next(settings, &position, &key, &value):
+            if value != <PyObject *>values[i]:
+                values[i] = <object>value
+            i += 1
 
     def configure(self, options, recorder):
         """Takes over options, and buffers that come or go with them."""
@@ -291,11 +355,14 @@ cdef class Plan:
             needed = x.ema or x.copies or recorder is not None
             self.groups[i].outputs = &self.outputs[self.groups[i].tensors - self.tensors] if needed else NULL
 
-    def held(self, reason=checks.STEPPING):
-        """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``."""
+    def held(self, reason=commit.STEPPING, before=(), after=()):
+        """``with plan.held(): ...`` or ``plan.held().run(function, ...)``: meanwhile, steps and all others that want to
+        hold the plan get a RuntimeError that says ``reason``.
+
+        The calls ``before`` are made on the way in, ``after`` on the way out, whatever happens.
+        """
         cdef Held held = Held.__new__(Held)
-        self.refuse_if_busy()
-        held.plan, held.reason = self, reason
+        held.plan, held.reason, held.before, held.after = self, reason, list(before), list(after)
         return held
 
     @property
@@ -325,7 +392,8 @@ cdef class Plan:
             self.refuse_if_busy()
         if not self.is_current():
             return False
-        self.busy = self.stepping = True
+        self.take()
+        self.stepping = True
         try:
             if numpy_forced:
                 self.step_in_numpy(grads, grad_scale)
@@ -352,7 +420,7 @@ cdef class Plan:
             if numpy_forced:
                 job = numpy_plan.Job(self.bound(), grads, grad_scale)
                 yield from job.phases()
-                self._commit(job)
+                self.finish_in_numpy(job)
                 return
             grads = self.prepare(grads, grad_scale)
             status = lrf_begin(&self.job, self.groups, self.group_count, &self.options, &self.last_report)
@@ -371,7 +439,15 @@ cdef class Plan:
 
     cdef int refuse_if_busy(self) except -1:
         if self.busy:
-            raise RuntimeError(self.reason or checks.STEPPING)
+            raise RuntimeError(commit.FORKED if self.taken_in != forks else self.reason or commit.STEPPING)
+        return 0
+
+    cdef inline int take(self) except -1:
+        if self.busy:
+            self.refuse_if_busy()
+        self.busy = True
+        self.turns += 1
+        self.taken_in = forks
         return 0
 
     cdef bint is_current(self) except -1:
@@ -409,10 +485,13 @@ cdef class Plan:
             checks.number("grad_scale", grad_scale)
         if (grads is None) == (self.grads is None):
             self.buffers.choose_grads(grads)
+        grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
+        if self.has_work:
+            self.prepare_record()
+        # From here on nothing runs but C, until the step is done: what is checked stays so.
         self.check_params()
         if self.copies is not None:
             self.check_copies()
-        grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
         self.bind_grads(grads)
         if self.has_work:
             self.prepare_work()
@@ -425,9 +504,7 @@ cdef class Plan:
         if status == LRF_OK:
             self.updates += 1
             if self.has_work and self.recorded:
-                self.copy_stats(self.recorder.target(self.updates - 1))
-                lrs = [settings["lr"] for settings in self.settings]
-                self.recorder.commit(self.updates, self.options.grad_scale, lrs)
+                self.copy_stats()
         elif status != LRF_NOT_FINITE:
             raise refused(status, &self.last_report)
         elif self.step_options.nonfinite == "raise":
@@ -436,8 +513,10 @@ cdef class Plan:
             raise self.buffers.not_finite(i, self.last_report.nonfinite)
         else:
             self.skipped += 1
-            if self.zero_grads:
-                zero(grads)
+            if self.zero_grads:   # or a sum of gradients would stay NaN for ever
+                for i in range(self.tensor_count):
+                    if grads[i] is not None:
+                        memset(cnp.PyArray_DATA(<cnp.ndarray>grads[i]), 0, cnp.PyArray_NBYTES(<cnp.ndarray>grads[i]))
         return 0
 
     cdef object bound(self):
@@ -447,28 +526,39 @@ cdef class Plan:
 
     cdef int step_in_numpy(self, list grads, grad_scale) except -1:
         from . import numpy_plan
-        numpy_plan.run_step(self.bound(), grads, grad_scale, self._commit)
-        return 0
+        return self.finish_in_numpy(numpy_plan.run_step(self.bound(), grads, grad_scale))
 
-    def _commit(self, job):
-        """Counts a step that was run in NumPy."""
-        self.last_report.grad_norm, self.last_report.clip_factor = job.report.grad_norm, job.report.clip_factor
-        self.last_report.updated, self.last_skipped = job.report.updated, job.report.skipped
-        self.skipped += job.report.skipped
-        self.updates += job.completed
+    cdef int finish_in_numpy(self, job) except -1:
+        """Writes what a step in NumPy came to, and counts it."""
+        report, completed = job.report, job.completed
+        count = partial(self._count, report.grad_norm, report.clip_factor, report.updated, report.skipped,
+                        self.skipped + report.skipped, self.updates + completed)
+        commit.at_once([*job.calls, count])
         if job.failure is not None:
             raise job.failure
+        return 0
 
-    cdef int prepare_work(self) except -1:
-        """Memory for norms and statistics of this step."""
-        cdef size_t size
-        cdef void *work
+    def _count(self, double norm, double factor, uint64_t updated, bint skipped, uint64_t all_skipped, uint64_t updates):
+        self.last_report.grad_norm, self.last_report.clip_factor = norm, factor
+        self.last_report.updated, self.last_skipped = updated, skipped
+        self.skipped, self.updates = all_skipped, updates
+
+    cdef int prepare_record(self) except -1:
+        """What this step measures, and where to."""
         self.recorded = self.recorder is not None and self.recorder.wanted(self.updates)
         self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS | LRF_KEEP_LAST)
         if self.recorded:
+            lrs = [settings["lr"] for settings in self.settings]
+            self.stats_target, self.stats_after = self.recorder.prepare(self.updates, self.options.grad_scale, lrs)
             self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
             if not self.recorder.norms and not self.recorder.is_followed(self.updates):
                 self.options.flags |= LRF_KEEP_LAST
+        return 0
+
+    cdef int prepare_work(self) except -1:
+        """Memory for norms and statistics of this step, whose gradients are bound."""
+        cdef size_t size
+        cdef void *work
         size = lrf_work_size(self.groups, self.group_count, &self.options)
         if size > self.options.work_size:
             work = realloc(self.options.work, size)
@@ -478,12 +568,15 @@ cdef class Plan:
             self.options.work_size = size
         return 0
 
-    cdef int copy_stats(self, cnp.ndarray target) except -1:
-        """What follows the sizes of the C structs, into the rows of a contiguous array."""
+    cdef int copy_stats(self) except -1:
+        """What follows the sizes of the C structs, into the rows of a contiguous array; and the recorder knows."""
         cdef Py_ssize_t i
         cdef size_t size = sizeof(lrf_stats) - (<char *>&self.stats[0].elements - <char *>&self.stats[0])
+        cdef char *target = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.stats_target)
         for i in range(self.tensor_count):
-            memcpy(<char *>cnp.PyArray_DATA(target) + i * size, &self.stats[i].elements, size)
+            memcpy(target + i * size, &self.stats[i].elements, size)
+        for name, value in (<dict>self.stats_after).items():
+            setattr(self.recorder, name, value)
         return 0
 
     # ---- checks of what may have changed since it was bound ----------------------------------------------------

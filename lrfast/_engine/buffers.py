@@ -10,6 +10,7 @@ import numpy as np
 
 from . import checks
 from .arithmetic import Array, Moved
+from .commit import Stages, exchanging
 from .form import flatten
 from .table import Rule
 
@@ -109,12 +110,11 @@ class Buffers:
             self.check_grads(self.grads, zero_grads)
         self.check_overlap(self.grads or [], zero_grads)
 
-    def keep_last(self, wanted: bool) -> None:
-        """Makes the memory of the latest updates, or drops it."""
-        if not wanted:
-            self.last = None
-        elif self.last is None:
-            self.last = [state_array(param, 0.0, _OUTPUT_SLOT) for param in self.params]
+    def made_last(self, wanted: bool) -> list[Array] | None:
+        """Memory of the latest updates: that which is there, new one, or none."""
+        if wanted and self.last is None:
+            return [state_array(param, 0.0, _OUTPUT_SLOT) for param in self.params]
+        return self.last if wanted else None
 
     def runs(self) -> list[tuple[int, int, int]]:
         """(group, first, stop) of consecutive tensors of one group and one dtype."""
@@ -127,13 +127,13 @@ class Buffers:
                     first = i + 1
         return runs
 
-    def swap_averages(self) -> None:
-        """Parameters and averages change places."""
+    def swap_averages(self) -> Stages:
+        """What lets parameters and averages change places."""
         assert self.ema is not None
-        for param, average in zip(self.params, self.ema, strict=True):
-            kept = param.copy()
-            param[...] = average
-            average[...] = kept
+        kept = [
+            (np.empty_like(param), np.empty_like(average)) for param, average in zip(self.params, self.ema, strict=True)
+        ]
+        return exchanging(zip(self.params, self.ema, strict=True), kept)
 
     # ---- checks ----------------------------------------------------------------------------------------------
 
@@ -208,13 +208,6 @@ class Buffers:
         return FloatingPointError(
             f"{self.grad_label(i)}: expected finite gradients, got {count} elements in all that are not"
         )
-
-
-def zero(grads: Sequence[Array | None]) -> None:
-    """What ``zero_grads`` means for a skipped step: otherwise a sum of gradients would stay NaN for ever."""
-    for grad in grads:
-        if grad is not None:
-            grad.fill(0)
 
 
 class State(Mapping[str, Any]):

@@ -49,7 +49,7 @@ def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
     }
     names = {} if shape.keys is None else {"param_names": list(shape.keys)}
     groups = []
-    for group, settings in zip(buffers.groups, shape.settings.groups, strict=True):
+    for group, settings in zip(buffers.groups, shape.settings.live, strict=True):
         plain = {key: value for key, value in settings.items() if key != "params"}
         groups.append({**plain, **shape.twin.marks, **names, "params": list(range(group.first, group.stop))})
     averages = {} if buffers.ema is None else {"ema": [average.copy() for average in buffers.ema]}
@@ -87,10 +87,10 @@ def _check_layout(saved: Any) -> None:
 def _read_groups(groups: Any, shape: Shape) -> list[dict[str, Any]]:
     """The settings to write, per group."""
     own = shape.settings
-    if len(groups) != len(own.groups):
-        raise ValueError(f"state_dict: expected {len(own.groups)} param_groups, got {len(groups)}")
+    if len(groups) != len(own.live):
+        raise ValueError(f"state_dict: expected {len(own.live)} param_groups, got {len(groups)}")
     found = []
-    for i, (mine, group) in enumerate(zip(own.groups, groups, strict=True)):
+    for i, (mine, group) in enumerate(zip(own.live, groups, strict=True)):
         where = f"state_dict: param_groups[{i}]: "
         if len(group["params"]) != len(mine["params"]):
             raise ValueError(f"{where}expected {len(mine['params'])} parameters, got {len(group['params'])}")
@@ -145,7 +145,7 @@ def _read_averages(saved: Any, shape: Shape) -> Sequence[Array] | None:
 
 
 def _array(label: str, value: Any, own: Array) -> Array:
-    array = np.asarray(value)
+    array = np.asarray(value).view()  # whose shape nobody else changes
     if array.dtype != own.dtype:
         raise TypeError(f"{label}: expected dtype {own.dtype}, got {array.dtype}")
     if array.shape != own.shape:

@@ -18,9 +18,6 @@ SCHEDULABLE = frozenset(number.setting.partition("[")[0] for number in NUMBERS.v
 """Settings that may follow a schedule."""
 
 
-STEPPING = "step() of this optimizer is already running in another thread"
-
-
 # ---- settings ------------------------------------------------------------------------------------------------
 
 

@@ -5,17 +5,18 @@ The counterpart of ``_core.pyx`` and, phase by phase, of ``src_c/step.c``.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
-from . import checks, specification, stages
+from . import checks, commit, specification, stages
 from .arithmetic import Array
-from .buffers import Buffers, Group, zero
-from .interrupt import interrupt_deferred
+from .buffers import Buffers, Group
+from .commit import Call, Stages, at_once, copying, in_one, setting
 from .options import Options, Report
 from .recorder import Recorder
 
@@ -37,8 +38,8 @@ class Bound(NamedTuple):
 class Job:
     """A step in flight: validated at once, then phases over tensors, then what it came to.
 
-    Afterwards ``report`` tells what happened, and ``progress`` counts a completed one; ``failure`` is what
-    nonfinite="raise" raises.
+    It writes into memory of its own. Afterwards ``calls`` are what writes the result, ``report`` tells what happened;
+    ``failure`` is what nonfinite="raise" raises.
     """
 
     def __init__(self, bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
@@ -55,8 +56,13 @@ class Job:
         self.report = Report()
         self.failure: FloatingPointError | None = None
         self._recorder = recorder if recorder is not None and recorder.wanted(updates) else None
-        self._target = None if self._recorder is None else self._recorder.target(updates)
+        self._target, self._recorded = None, dict[str, Any]()
+        if self._recorder is not None:
+            lrs = [group["lr"] for group in self.settings]
+            self._target, self._recorded = self._recorder.prepare(updates, self.grad_scale, lrs)
         count = len(buffers.params)
+        self.calls: list[Call] = []
+        self._results: list[list[Call]] = [[] for _ in range(count)]
         self._sums, self._clamped_sums, self._nonfinite = [0.0] * count, [0.0] * count, [0] * count
 
     def phases(self) -> Iterator[Run]:
@@ -65,8 +71,8 @@ class Job:
             yield self._norm
             self._finish_norm()
             if self.report.skipped or self.failure:
-                if self.report.skipped and self.options.zero_grads:
-                    zero(self.grads)
+                if self.report.skipped and self.options.zero_grads:  # or a sum of gradients would stay NaN for ever
+                    self.calls = [copying(grad, 0) for grad in self.grads if grad is not None]
                 return
         if self._target is not None:
             self._target[:] = 0
@@ -124,34 +130,39 @@ class Job:
         used, scale = grad, self.grad_scale * self.report.clip_factor
         if options.clip_value is not None:
             used, scale = stages.clamp(grad, self.grad_scale, options.clip_value), self.report.clip_factor
-        before = param.copy() if self._target is not None else None
+        new, states = param.copy(), {name: state.copy() for name, state in buffers.states[i].items()}
         step = self.steps[i] + 1
-        moved = specification.update(group.spec, param, used, buffers.states[i], step, scale, settings)
-        if self._target is not None and self._recorder is not None and before is not None:
+        moved = specification.update(group.spec, new, used, states, step, scale, settings)
+        calls = [copying(param, new), *(copying(buffers.states[i][name], state) for name, state in states.items())]
+        if self._target is not None and self._recorder is not None:
             last = buffers.last[i] if buffers.last else None
             trace = stages.Trace(moved.update, moved.denominator, last)
             if self._recorder.norms:
-                stages.gather_norms(self._target[i], grad, before, trace)
+                stages.gather_norms(self._target[i], grad, param, trace)
             else:
                 signed = -self.grad_scale if settings["maximize"] else self.grad_scale
                 eps = settings.get("eps", 0.0)
-                stages.gather(self._target[i], grad, before, trace, signed, moved.rate, eps)
+                stages.gather(self._target[i], grad, param, trace, signed, moved.rate, eps)
             if last is not None and self._recorder.is_followed(self.updates):
-                last[...] = moved.update
+                calls.append(copying(last, moved.update))
         if buffers.ema and options.ema is not None:
-            stages.average(buffers.ema[i], param, options.ema)
+            average = buffers.ema[i].copy()
+            stages.average(average, new, options.ema)
+            calls.append(copying(buffers.ema[i], average))
         if buffers.copies:
-            stages.copy_into(buffers.copies[i], param, buffers.copy_dtypes[i])
+            copied = np.empty_like(buffers.copies[i])
+            stages.copy_into(copied, new, buffers.copy_dtypes[i])
+            calls.append(copying(buffers.copies[i], copied))
         if options.zero_grads:
-            grad.fill(0)
+            calls.append(copying(grad, 0))
+        self._results[i] = calls
 
     def _finish(self) -> None:
         updated = [grad is not None for grad in self.grads]
-        self.progress[:] = [step + one for step, one in zip(self.steps, updated, strict=True)]
+        steps = np.array([step + one for step, one in zip(self.steps, updated, strict=True)], np.uint64)
         self.report = Report(self.report.grad_norm, self.report.clip_factor, False, sum(updated))
-        if self._recorder is not None:
-            lrs = [settings["lr"] for settings in self.settings]
-            self._recorder.commit(self.updates + 1, self.grad_scale, lrs)
+        self.calls = [call for calls in self._results for call in calls]
+        self.calls += [copying(self.progress, steps), *setting(self._recorder, self._recorded)]
 
     @property
     def completed(self) -> bool:
@@ -159,28 +170,88 @@ class Job:
         return self.failure is None and not self.report.skipped
 
 
-def run_step(
-    bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float, commit: Callable[[Job], None]
-) -> None:
-    """One whole step on the calling thread, and ``commit``; Ctrl-C waits for both."""
-    with interrupt_deferred():
-        job = Job(bound, grads, grad_scale)
-        for run in job.phases():
-            run(0, 1)
-        commit(job)
+def run_step(bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> Job:
+    """A whole step on the calling thread, all but the writing of its result."""
+    job = Job(bound, grads, grad_scale)
+    for run in job.phases():
+        run(0, 1)
+    return job
+
+
+class Place:
+    """Somebody's place in the line for a plan: who is gone has none, however he went."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason, self.forks, self.turn = reason, commit.forks(), 0
+
+
+class Held:
+    """A plan that is kept from others, in a with statement or for a call."""
+
+    def __init__(self, plan: Plan, reason: str, before: Stages, after: Stages) -> None:
+        self._plan, self._place = plan, Place(reason)
+        self._block = _keep(plan, self._place, before, after)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns, called while the plan is kept."""
+        with self:
+            return function(*arguments)
+
+    def still(self) -> None:
+        """Raises RuntimeError if anybody has had the plan since."""
+        if self._plan._turns != self._place.turn:
+            raise RuntimeError(commit.MOVED)
+
+    def __enter__(self) -> None:
+        next(self._block)
+
+    def __exit__(self, *error: object) -> None:
+        self._block.close()
+
+
+def _keep(plan: Plan, place: Place, before: Stages, after: Stages) -> Generator[None, None, None]:
+    """The first in line has the plan. A generator: it comes to its end also where it is forgotten.
+
+    The way in and the way out are one call of C each, and there is a second for the way out, which finds nothing to do
+    where the first was made.
+    """
+    line = plan._line
+    undo: list[list[Call]] = []
+    inside = partial(undo.append, [*chain.from_iterable(after), undo.clear])
+    enter = in_one([*chain.from_iterable(before), inside])
+    leave, again = in_one(chain.from_iterable(undo)), in_one(chain.from_iterable(undo))
+    try:
+        line[ref(place)] = None
+        first = next(other for there in [*line] if (other := there()) is not None)
+        if first is not place:
+            raise RuntimeError(commit.FORKED if first.forks != commit.forks() else first.reason)
+        plan._turns += 1
+        place.turn = plan._turns
+        enter()
+        yield
+    finally:
+        try:
+            leave()
+        finally:
+            try:
+                again()
+            finally:
+                line.pop(ref(place), None)
 
 
 class Plan:
     """Checked buffers, the numbers of their groups, and steps over all of them; ``_core.Plan`` without C.
 
-    ``groups`` are the live dicts of settings: where one says something else than when its numbers were ``set``, a step
-    writes nothing and says so. With ``scheduled`` numbers are set for one update at a time.
+    ``live`` are the dicts of settings: where one says something else than when its numbers were ``set``, a step writes
+    nothing and says so, and it refuses a list ``groups`` that no longer holds just them. With ``scheduled`` numbers are
+    set for one update at a time.
     """
 
     def __init__(
         self,
         buffers: Buffers,
         groups: list[dict[str, Any]],
+        live: list[dict[str, Any]],
         scheduled: bool,
         steps: Sequence[int],
         updates: int,
@@ -190,12 +261,13 @@ class Plan:
         """Completed updates of each tensor; may be written."""
         self.updates, self.skipped = updates, skipped
         self.report = Report()
-        self._buffers, self._groups, self._live = buffers, groups, list(groups)
-        self._known: list[dict[str, Any]] = [{} for _ in groups]
+        self._buffers, self._groups, self._live = buffers, groups, list(live)
+        self._known: list[dict[str, Any]] = [{} for _ in live]
         self._scheduled, self._set_at = scheduled, -1
         self._options = Options()
         self._recorder: Recorder | None = None
-        self._lock, self._reason = threading.Lock(), checks.STEPPING
+        self._line: dict[ref[Place], None] = {}  # who wants it, in order
+        self._turns = 0
 
     def set(
         self,
@@ -217,26 +289,27 @@ class Plan:
         """Takes over options, and buffers that come or go with them."""
         self._options, self._recorder = options, recorder
 
-    def held(self, reason: str = checks.STEPPING) -> AbstractContextManager[Any]:
-        """Inside, steps and all others that want to hold the plan get a RuntimeError that says ``reason``.
+    def held(self, reason: str = commit.STEPPING, before: Stages = (), after: Stages = ()) -> Held:
+        """``with plan.held(): ...`` or ``plan.held().run(function, ...)``: meanwhile, steps and all others that want to
+        hold the plan get a RuntimeError that says ``reason``.
 
-        Two threads that ask in the same instant go one after the other.
+        The calls ``before`` are made on the way in, ``after`` on the way out, whatever happens.
         """
-        if self._lock.locked():
-            raise RuntimeError(self._reason)
-        self._reason = reason
-        return self._lock  # taken and freed in C: no interrupt comes between the two
+        return Held(self, reason, before, after)
 
     def step(self, grads: Sequence[Array | None] | None, grad_scale: float) -> bool:
         """One update of every tensor that has a gradient; grads None: the bound ones.
 
         False: a setting was edited or belongs to another update; nothing was written.
         """
-        with self.held():
-            if not self._is_current():
-                return False
-            run_step(self._bound(), grads, grad_scale, self._commit)
-            return True
+        done: bool = self.held().run(self._step, grads, grad_scale)
+        return done
+
+    def _step(self, grads: Sequence[Array | None] | None, grad_scale: float) -> bool:
+        if not self._is_current():
+            return False
+        self._finish(run_step(self._bound(), grads, grad_scale))
+        return True
 
     def phases(self, grads: Sequence[Array | None] | None, grad_scale: float) -> Iterator[Run]:
         """The same step on the caller's threads: phases, of which all parts are run before the next is asked for.
@@ -248,15 +321,15 @@ class Plan:
                 raise RuntimeError("phases: settings were edited since they were set")
             job = Job(self._bound(), grads, grad_scale)
             yield from job.phases()
-            self._commit(job)
+            self._finish(job)
 
     def _bound(self) -> Bound:
         return Bound(self._buffers, self._known, self._options, self._recorder, self.progress, self.updates)
 
-    def _commit(self, job: Job) -> None:
-        self.report = job.report
-        self.skipped += job.report.skipped
-        self.updates += job.completed
+    def _finish(self, job: Job) -> None:
+        """Writes what a step came to, and counts it."""
+        counted = {"updates": self.updates + job.completed, "skipped": self.skipped + job.report.skipped}
+        at_once([*job.calls, *setting(self, {"report": job.report, **counted})])
         if job.failure is not None:
             raise job.failure
 

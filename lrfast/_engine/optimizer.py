@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -14,14 +15,15 @@ import numpy as np
 from . import backend, checkpoint, form, moved
 from .arithmetic import Array
 from .buffers import Buffers, Group, Snapshot, State, state_array
+from .commit import Call, at_once, copying, setting
 from .family import Family
 from .form import Form
-from .interrupt import interrupt_deferred
 from .options import Options, Report, StepOptions
 from .recorder import Recorder
 from .settings import Settings
 from .statistics import Stats, effective_gradients
 
+_TRIES = 100  # of a step, to find settings that nobody changes meanwhile
 _REBUILT = ("_settings", "_options", "_form", "_buffers", "_plan", "_recorder", "_scheduled", "state")
 
 
@@ -77,12 +79,19 @@ class Optimizer(Family):
     # ---- construction ----------------------------------------------------------------------------------------
 
     state: tuple[State, ...]
+    _settings: Settings
+    _options: Options
+    _form: Form
+    _buffers: Buffers
+    _plan: Any
+    _recorder: Recorder | None
+    _scheduled: bool
 
     def __init__(self, params: Any, grads: Any, options: StepOptions, **settings: Any) -> None:
         if not hasattr(type(self), "spec"):
             raise TypeError("Optimizer is a base class: use SGD, Adam, ...")
-        self._options = Options.of(options, type(self).__name__, settings)
-        self._settings = Settings(type(self), settings)
+        checked = Options.of(options, type(self).__name__, settings)
+        own = Settings(type(self), settings)
         labels: list[str] = []
         arrays: list[Any] = []
         items, names, keys = form.flatten("params", params)
@@ -92,54 +101,56 @@ class Optimizer(Family):
             raise TypeError("params: expected a list of groups, got a single group; put it into a list")
         if any(isinstance(item, dict) for item in items) and keys is None:
             for group in items:
-                self._append_group(group, arrays, labels, 0)
+                _append_group(own, group, arrays, labels, 0)
         else:
-            self._settings.append({}, len(items), 0)
+            own.append({}, len(items), 0)
             arrays, labels = items, names
-        self._form = Form.of(params, keys)
+        shape = Form.of(params, keys)
         count = len(arrays)
-        copies = self._form.in_order("copy_to", options.get("copy_to"), count)
-        grads = self._form.in_order("grads", grads, count)
-        self._bind(Snapshot(arrays, labels, grads, copies, steps=[0] * count))
+        copies = shape.in_order("copy_to", options.get("copy_to"), count)
+        grads = shape.in_order("grads", grads, count)
+        self._become(self._bound(own, checked, shape, Snapshot(arrays, labels, grads, copies, steps=[0] * count)))
 
-    def _append_group(self, group: Any, arrays: list[Any], labels: list[str], t: int) -> None:
-        if not isinstance(group, Mapping) or "params" not in group:
-            raise TypeError(f"params: expected groups like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
-        items, _, _ = form.flatten("params", group["params"])
-        self._settings.append({key: value for key, value in group.items() if key != "params"}, len(items), t)
-        labels += [f"params[{len(arrays) + i}]" for i in range(len(items))]
-        arrays += items
-
-    def _bind(self, bound: Snapshot) -> None:
-        """Checks all arrays, makes what is missing, and the plan; then takes them over."""
-        settings, groups, first = self._settings, [], 0
-        for group, rule in zip(settings.groups, settings.rules, strict=True):
+    def _bound(self, settings: Settings, options: Options, shape: Form, bound: Snapshot) -> dict[str, Any]:
+        """Checks all arrays, makes what is missing, and the plan: attributes of an optimizer that has all that."""
+        groups, first = [], 0
+        for group, rule in zip(settings.live, settings.rules, strict=True):
             stop = first + len(group["params"])
             groups.append(Group(first, stop, rule, self.spec))
             first = stop
         buffers = Buffers(
             groups,
             bound,
-            lambda index, state: self.initial(state, settings.groups[index]),
-            averages=self._options.ema is not None,
-            zero_grads=self._options.zero_grads,
+            lambda index, state: self.initial(state, settings.live[index]),
+            averages=options.ema is not None,
+            zero_grads=options.zero_grads,
         )
         settings.take_params(buffers.params)
         scheduled = settings.find_scheduled()
         counters = {"steps": bound.steps, "updates": bound.updates, "skipped": bound.skipped}
-        plan = backend.Plan(buffers, settings.groups, scheduled, **counters)
+        plan = backend.Plan(buffers, settings.groups, settings.live, scheduled, **counters)
         settings.tell(plan)
-        recorder = self._start_recording(buffers, plan)
-        self._buffers, self._plan, self._recorder, self._scheduled = buffers, plan, recorder, scheduled
-        self.state = tuple(State(buffers, plan, i) for i in range(len(buffers.params)))
+        recorder = _recorder(options, buffers)
+        at_once(_recording(options, recorder, buffers, plan))
+        return {
+            "_settings": settings,
+            "_options": options,
+            "_form": shape,
+            "_buffers": buffers,
+            "_plan": plan,
+            "_recorder": recorder,
+            "_scheduled": scheduled,
+            "state": tuple(State(buffers, plan, i) for i in range(len(buffers.params))),
+        }
 
-    def _start_recording(self, buffers: Buffers, plan: Any) -> Recorder | None:
-        """Statistics from the beginning, or none; and tells a plan what else the options say."""
-        options = self._options
-        recorder = Recorder(len(buffers.params), options.every, options.norms) if options.every else None
-        buffers.keep_last(options.every > 0 and not options.norms)
-        plan.configure(options, recorder)
-        return recorder
+    def _become(self, attributes: dict[str, Any]) -> None:
+        """Takes over what ``_bound`` made; from an optimizer that is in use only while nobody uses it."""
+        calls = [attributes["_settings"].publish(), *setting(self, attributes)]
+        plan = getattr(self, "_plan", None)
+        if plan is None:
+            at_once(calls)
+        else:
+            plan.held().run(at_once, calls)
 
     # ---- a step ----------------------------------------------------------------------------------------------
 
@@ -155,16 +166,31 @@ class Optimizer(Family):
         plan = self._plan
         if self._scheduled:
             self._settings.follow(plan)
-        while not plan.step(grads, grad_scale):
+            self._refuse_another(plan)
+        if plan.step(grads, grad_scale):
+            return
+        for _ in range(_TRIES):
             if not self._take_edits():  # another thread was faster, or an interrupt left something half done
                 self._settings.tell(plan)
                 self._settings.follow(plan)
+            self._refuse_another(plan)
+            if plan.step(grads, grad_scale):
+                return
+        raise RuntimeError("step: expected settings that hold still, but each time that they were read they changed")
+
+    def _refuse_another(self, plan: Any) -> None:
+        """A schedule or a setting may be code of the user, who may do anything in it."""
+        if self._plan is not plan:
+            raise RuntimeError(
+                "step: the optimizer was made anew or got a group while a schedule or setting of this step was read; "
+                "nothing was updated, call step() again"
+            )
 
     def _take_edits(self) -> bool:
         """Checks what was edited since the last step, and tells the plan; whether there was anything."""
         found = False
         for i, new in self._settings.edited():
-            self._settings.accept(i, new, self._plan)
+            at_once(self._settings.accepting(i, new, self._plan))
             found = True
         return found
 
@@ -208,22 +234,24 @@ class Optimizer(Family):
         copies, grads = group.pop("copy_to", None), group.pop("grads", None)
         if not self._form.takes_list:
             raise ValueError("add_param_group: expected an optimizer made from a sequence or groups of parameters")
-        with self._plan.held(), interrupt_deferred():
-            self._take_edits()
-            bound, groups = self._snapshot(), len(self._settings.groups)
-            bound.params, bound.labels = list(bound.params), list(bound.labels)
-            try:
-                self._append_group(group, bound.params, bound.labels, self.updates)
-                bound.join(grads, copies)
-                self._bind(bound)
-            except BaseException:
-                self._settings.truncate(groups)
-                raise
+        self._plan.held().run(self._add_group, group, grads, copies)
+
+    def _add_group(self, group: dict[str, Any], grads: Any, copies: Any) -> None:
+        self._take_edits()
+        bound, settings = self._snapshot(), self._settings.copy()
+        bound.params, bound.labels = list(bound.params), list(bound.labels)
+        _append_group(settings, group, bound.params, bound.labels, self.updates)
+        bound.join(grads, copies)
+        made = self._bound(settings, self._options, self._form, bound)
+        at_once([settings.publish(), *setting(self, made)])
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all states and settings, in PyTorch's layout, and ``"updates"``. Schedules are not in it."""
-        with self._plan.held():
-            return checkpoint.write(self._shape(), self._plan.progress.tolist(), self.updates)
+        saved: dict[str, Any] = self._plan.held().run(self._save)
+        return saved
+
+    def _save(self) -> dict[str, Any]:
+        return checkpoint.write(self._shape(), self._plan.progress.tolist(), self.updates)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy a ``state_dict`` into the existing arrays; also one of the PyTorch optimizer of the same name.
@@ -232,20 +260,26 @@ class Optimizer(Family):
         before anything is written. Scheduled settings stay scheduled. Statistics begin anew: the update before is not
         known.
         """
+        self._plan.held().run(self._load, state_dict)
+
+    def _load(self, state_dict: Mapping[str, Any]) -> None:
         saved = checkpoint.read(state_dict, self._shape())
         settings, buffers, plan = self._settings, self._buffers, self._plan
-        with plan.held(), interrupt_deferred():
-            for i, loaded in enumerate(saved.settings):
-                settings.accept(i, loaded, plan)
-            for index, group in enumerate(buffers.groups):
-                for i in range(group.first, group.stop):
-                    for name, own in buffers.states[i].items():
-                        own[...] = saved.arrays[i].get(name, self.initial(name, settings.groups[index]))
-            for own, average in zip(buffers.ema or [], saved.averages or [], strict=True):
-                own[...] = average
-            plan.progress[:] = saved.steps
-            plan.updates = saved.updates
-            self._recorder = self._start_recording(buffers, plan)
+        calls: list[Call] = []
+        for i, loaded in enumerate(saved.settings):
+            calls += settings.accepting(i, loaded, plan)
+        for index, group in enumerate(buffers.groups):
+            for i in range(group.first, group.stop):
+                for name, own in buffers.states[i].items():
+                    content = saved.arrays[i].get(name, self.initial(name, saved.settings[index]))
+                    calls.append(copying(own, content))
+        for own, average in zip(buffers.ema or [], saved.averages or [], strict=True):
+            calls.append(copying(own, average))
+        calls.append(copying(plan.progress, np.array(saved.steps, np.uint64)))
+        calls += setting(plan, {"updates": saved.updates})
+        recorder = _recorder(self._options, buffers)
+        calls += _recording(self._options, recorder, buffers, plan)
+        at_once([*calls, *setting(self, {"_recorder": recorder})])
 
     def _shape(self) -> checkpoint.Shape:
         self._settings.check_groups()
@@ -254,35 +288,37 @@ class Optimizer(Family):
     # ---- copies of the optimizer -----------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._plan.held():  # not while a step runs, or parameters and averages have changed places
-            bound = self._snapshot()
+        held = self._plan.held()  # not while a step runs, or parameters and averages have changed places
+        bound = held.run(self._snapshot)
         return {
             "attributes": {key: value for key, value in self.__dict__.items() if key not in _REBUILT},
             "defaults": self._settings.defaults,
-            "groups": self._settings.groups,
+            "groups": self._settings.live,
             "schedules": self._settings.schedules,
             "known": self._settings.known,
             "form": self._form,
             "options": self._options,
             "bound": bound,
+            "whole": _Unmoved(held),
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         saved = moved.upgraded(saved)
-        self.__dict__.update(saved["attributes"])
-        self._form, self._options = saved["form"], saved["options"]
-        self._settings = Settings(type(self), saved["defaults"])
+        settings = Settings(type(self), saved["defaults"])
         for group, schedules, known in zip(saved["groups"], saved["schedules"], saved["known"], strict=True):
             if known is None:  # pickled by 0.1.0
-                known = {**group, **self._settings.checked(group, f"group {len(self._settings.groups)}: ")}
-            self._settings.restore(group, schedules, known)
+                known = {**group, **settings.checked(group, f"group {len(settings.live)}: ")}
+            settings.restore(group, schedules, known)
         bound: Snapshot = saved["bound"]
         states = [
             {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
             for param, arrays in zip(bound.params, bound.states, strict=True)
         ]
         ema = [state_array(param, average, 3) for param, average in zip(bound.params, bound.ema, strict=False)]
-        self._bind(replace(bound, states=states, ema=ema))
+        if isinstance(saved.get("whole"), _Unmoved):  # copy.copy hands over what was to be copied
+            saved["whole"].check()
+        made = self._bound(settings, saved["options"], saved["form"], replace(bound, states=states, ema=ema))
+        self._become({**saved["attributes"], **made})
 
     def _snapshot(self) -> Snapshot:
         """What is bound, as it is and not copied."""
@@ -301,7 +337,7 @@ class Optimizer(Family):
 
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
-        for i, (group, schedules) in enumerate(zip(self._settings.groups, self._settings.schedules, strict=True)):
+        for i, (group, schedules) in enumerate(zip(self._settings.live, self._settings.schedules, strict=True)):
             settings = ", ".join(f"{k}={schedules.get(k, v)}" for k, v in group.items() if k != "params")
             lines.append(f"  group {i}: {len(group['params'])} tensors, {settings}")
         return "\n".join([*lines, ")"])
@@ -380,51 +416,39 @@ class Optimizer(Family):
         """Steps skipped so far because a gradient was not finite."""
         return int(self._plan.skipped)
 
-    @contextmanager
-    def use_ema(self) -> Iterator[None]:
-        """Inside, parameters and averages have changed places, for an evaluation with the averages.
+    def use_ema(self) -> AbstractContextManager[Any]:
+        """``with optimizer.use_ema(): ...``: inside, parameters and averages have changed places, for an evaluation.
 
         Raises ValueError without the keyword ``ema``; ``step()`` inside raises RuntimeError.
         """
         if self._buffers.ema is None:
             raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
-        with self._plan.held("parameters and averages have changed places until the block of use_ema() ends"):
-            self._buffers.check_params()
-            swapped, interrupt = False, None
-            try:
-                with interrupt_deferred():
-                    self._buffers.swap_averages()
-                    swapped = True
-                yield
-            finally:
-                while swapped:
-                    try:
-                        with interrupt_deferred():
-                            self._buffers.swap_averages()
-                            swapped = False
-                    except KeyboardInterrupt as error:  # before they were swapped, or after
-                        interrupt = error
-                if interrupt is not None:
-                    raise interrupt
+        self._buffers.check_params()
+        swap = self._buffers.swap_averages()
+        held: AbstractContextManager[Any] = self._plan.held(
+            "parameters and averages have changed places until the block of use_ema() ends", swap, swap
+        )
+        return held
 
     def _set_option(self, name: str, value: Any) -> None:
-        options, buffers = self._options.changed(name, value), self._buffers
-        with self._plan.held(), interrupt_deferred():
-            if options.zero_grads and buffers.grads is not None:
-                buffers.check_grads(buffers.grads, written=True)
-                buffers.check_overlap(buffers.grads, written=True)
-            self._options = options
-            if name == "stats":
-                self._recorder = self._start_recording(buffers, self._plan)
-            else:
-                self._plan.configure(options, self._recorder)
+        self._plan.held().run(self._set_checked_option, name, value)
+
+    def _set_checked_option(self, name: str, value: Any) -> None:
+        options, buffers, recorder = self._options.changed(name, value), self._buffers, self._recorder
+        if options.zero_grads and buffers.grads is not None:
+            buffers.check_grads(buffers.grads, written=True)
+            buffers.check_overlap(buffers.grads, written=True)
+        if name == "stats":
+            recorder = _recorder(options, buffers)
+        calls = _recording(options, recorder, buffers, self._plan)
+        at_once([*calls, *setting(self, {"_options": options, "_recorder": recorder})])
 
     def _n_eff(self, tensors: Sequence[int], updates: int) -> float:
         """Gradients that sigma had effectively seen after so many updates; the smallest number of these tensors."""
         since, progress = self.updates - updates, self._plan.progress
         ages = {
             (max(0, int(progress[i]) - since), self.sigma_decay(settings))
-            for group, settings in zip(self._buffers.groups, self._settings.groups, strict=True)
+            for group, settings in zip(self._buffers.groups, self._settings.live, strict=True)
             for i in tensors
             if group.first <= i < group.stop
         }
@@ -436,7 +460,38 @@ class Optimizer(Family):
             return None  # clipped gradients move less than the settings say
         limits = [
             self.sharpness_limit({**settings, "lr": lr})
-            for group, settings, lr in zip(self._buffers.groups, self._settings.groups, lrs, strict=True)
+            for group, settings, lr in zip(self._buffers.groups, self._settings.live, lrs, strict=True)
             if any(group.first <= i < group.stop for i in tensors)
         ]
         return None if None in limits else min(limits)  # type: ignore[type-var]
+
+
+class _Unmoved:
+    """The last part of an optimizer that is pickled or copied; it refuses where the optimizer was used meanwhile."""
+
+    def __init__(self, held: Any) -> None:
+        self.check = held.still
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.check()
+        return bool, ()
+
+
+def _append_group(settings: Settings, group: Any, arrays: list[Any], labels: list[str], t: int) -> None:
+    if not isinstance(group, Mapping) or "params" not in group:
+        raise TypeError(f"params: expected groups like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
+    items, _, _ = form.flatten("params", group["params"])
+    settings.append({key: value for key, value in group.items() if key != "params"}, len(items), t)
+    labels += [f"params[{len(arrays) + i}]" for i in range(len(items))]
+    arrays += items
+
+
+def _recorder(options: Options, buffers: Buffers) -> Recorder | None:
+    """Statistics from the beginning, or none."""
+    return Recorder(len(buffers.params), options.every, options.norms) if options.every else None
+
+
+def _recording(options: Options, recorder: Recorder | None, buffers: Buffers, plan: Any) -> list[Call]:
+    """What tells a plan its options, and makes or drops memory that they ask for."""
+    last = buffers.made_last(options.every > 0 and not options.norms)
+    return [*setting(buffers, {"last": last}), partial(plan.configure, options, recorder)]

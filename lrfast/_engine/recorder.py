@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .arithmetic import Array
@@ -13,9 +15,9 @@ _KEPT = [FIELDS.index(name) for name in ("elements", "grad_update", "update_sq")
 class Recorder:
     """Keeps what steps wrote of statistics: one row of FIELDS and rates per tensor.
 
-    A plan asks ``wanted``, ``target`` and ``is_followed`` before a step and says ``commit`` after one that was
-    completed. Where statistics are all of them, a measured step needs the update before it, which the step before
-    has stored.
+    A plan asks ``wanted``, ``is_followed`` and ``prepare`` before a step, and after one that was completed sets what
+    ``prepare`` said. Where statistics are all of them, a measured step needs the update before it, which the step
+    before has stored.
     """
 
     def __init__(self, tensors: int, every: int, norms: bool) -> None:
@@ -27,7 +29,6 @@ class Recorder:
         self.last_lrs: list[float] = []  # of the groups, in the step before
         self._buffers = [np.zeros((tensors, len(FIELDS) + BINS)) for _ in range(2)]
         self._measured, self._latest, self._traced_at = 1, 0, -1
-        self._kept: Array | None = None
         self._lrs: list[float] = []
 
     def wanted(self, updates: int) -> bool:
@@ -38,17 +39,14 @@ class Recorder:
         """Whether the step after the one after so many updates is measured, so that this one stores its update."""
         return not self.norms and (updates + 2) % self.every == 0
 
-    def target(self, updates: int) -> Array:
-        """Where that step writes, shape (tensors, numbers)."""
-        follows = self._traced_at == updates and not self.norms
-        self._kept = self._buffers[self._latest][:, _KEPT] if follows else None
-        return self._buffers[1 - self._measured]
-
-    def commit(self, updates: int, grad_scale: float, lrs: list[float]) -> None:
-        """The target is complete; ``updates`` counts this step, too; ``lrs`` are those of the groups in it."""
-        self._latest, self._traced_at = 1 - self._measured, updates
-        if self.norms or updates % self.every == 0:
-            self._measured = self._latest
-            self.rows, self.before = self._buffers[self._latest], self._kept
-            self.updates, self.grad_scale, self.last_lrs = updates, grad_scale, self._lrs
-        self._lrs = lrs
+    def prepare(self, updates: int, grad_scale: float, lrs: list[float]) -> tuple[Array, dict[str, Any]]:
+        """Where the step after so many updates writes, with these learning rates of the groups; and attributes of this
+        recorder after it."""
+        target, done = 1 - self._measured, updates + 1
+        after: dict[str, Any] = {"_latest": target, "_traced_at": done, "_lrs": lrs}
+        if self.norms or done % self.every == 0:
+            follows = self._traced_at == updates and not self.norms
+            before = self._buffers[self._latest][:, _KEPT] if follows else None
+            after |= {"_measured": target, "rows": self._buffers[target], "before": before}
+            after |= {"updates": done, "grad_scale": grad_scale, "last_lrs": self._lrs}
+        return self._buffers[target], after

@@ -8,8 +8,8 @@ from functools import cache, partial
 from typing import Any
 
 from . import checks
+from .commit import Call
 from .family import Family
-from .interrupt import interrupt_deferred
 from .table import FLAGS, NUMBERS_OF, RULES, Rule
 
 # A setting that follows a schedule: (index of the group, its live dict, the known one, key, schedule, numbers of C that
@@ -20,9 +20,10 @@ _Follower = tuple[int, dict[str, Any], dict[str, Any], str, Callable[[int], Any]
 class Settings:
     """The groups of an optimizer without their arrays.
 
-    ``groups`` are the live dicts of ``param_groups``, with ``"params"`` a tuple of arrays; ``schedules`` per group what
-    follows a schedule; ``rules`` the row of the table for each. ``known`` holds what each group said when it was last
-    checked: where a group says something else now, somebody edited it.
+    ``groups`` is the list ``param_groups``, which the user may do anything to; ``live`` are the dicts that belong into
+    it, with ``"params"`` a tuple of arrays; ``schedules`` per group what follows a schedule; ``rules`` the row of the
+    table for each. ``known`` holds what each group said when it was last checked: where a group says something else
+    now, somebody edited it.
     """
 
     def __init__(self, family: type[Family], defaults: Mapping[str, Any]) -> None:
@@ -32,16 +33,31 @@ class Settings:
         self.schedules: list[dict[str, Any]] = []
         self.rules: list[Rule] = []
         self.known: list[dict[str, Any]] = []
-        self._bound: list[dict[str, Any]] = []  # the groups, whatever becomes of the list
+        self.live: list[dict[str, Any]] = []
         hashable: Any = family  # as every class is, but mypy does not know
         self._kinds = kinds_of(hashable)
         self._followers: list[_Follower] = []
         self._restricted = False
 
+    def copy(self) -> Settings:
+        """Another of the same groups, to which more can be appended."""
+        other = Settings(self.family, self.defaults)
+        other.groups = self.groups
+        for mine, its in zip(self._rows(), other._rows(), strict=True):
+            its.extend(mine)
+        return other
+
+    def publish(self) -> Call:
+        """What puts all groups into the list ``groups``."""
+        return partial(self.groups.__setitem__, slice(None), list(self.live))
+
+    def _rows(self) -> tuple[list[Any], ...]:
+        return self.live, self.schedules, self.rules, self.known
+
     def append(self, own: Mapping[str, Any], count: int, t: int) -> None:
         """A group of ``count`` parameters, whose arrays come later; it begins after t updates. Raises TypeError or
         ValueError."""
-        where = f"group {len(self.groups)}: "
+        where = f"group {len(self.live)}: "
         for key in own:
             self._refuse_unknown(key, where)
         settings = {**self.defaults, **own}
@@ -56,29 +72,22 @@ class Settings:
         known = dict(group) if known is None else known
         settings = {key: value for key, value in known.items() if key != "params"}
         self.rules.append(RULES[self.family.variant({**settings, **scheduled})])
-        self.groups.append(group)
+        self.live.append(group)
         self.schedules.append(scheduled)
         self.known.append(known)
-        self._bound.append(group)
 
     def take_params(self, params: Sequence[Any]) -> None:
         """Gives groups that have none their parameters, of all in order."""
         first = 0
-        for group, known in zip(self.groups, self.known, strict=True):
+        for group, known in zip(self.live, self.known, strict=True):
             stop = first + len(group["params"])
             if all(param is None for param in group["params"]):
                 group["params"] = known["params"] = tuple(params[first:stop])
             first = stop
 
-    def truncate(self, count: int) -> None:
-        """Takes groups back."""
-        for rows in (self.groups, self.schedules, self.rules, self.known, self._bound):
-            del rows[count:]
-        self.find_scheduled()
-
     def check_groups(self) -> None:
         """Refuses a list of groups whose members were replaced, removed or joined by others."""
-        checks.groups(self.groups, self._bound)
+        checks.groups(self.groups, self.live)
 
     def checked(self, settings: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Settings of one group in their plain form."""
@@ -91,21 +100,20 @@ class Settings:
     def edited(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(group, its new settings) of those that say something else now. Raises TypeError or ValueError."""
         self.check_groups()
-        for i, (group, known) in enumerate(zip(self.groups, self.known, strict=True)):
+        for i, (group, known) in enumerate(zip(self.live, self.known, strict=True)):
             if not checks.same_objects(group, known):
                 yield i, self._check_edit(i)
 
-    def accept(self, i: int, new: Mapping[str, Any], plan: Any) -> None:
-        """Group i says this from now on, and the plan knows. An interrupt between the lines leaves an edit to find."""
-        group, known = self.groups[i], self.known[i]
-        group.update(new)
-        settings = {key: value for key, value in group.items() if key in known}  # in the order of the group
-        plan.set(i, settings, numbers_of(self.rules[i], new, self.family.numbers(settings)), flags_of(settings))
-        if list(settings) != list(known):  # a key was removed and put back
-            with interrupt_deferred():
-                known.clear()
-                known.update(settings)
-        known.update(new)
+    def accepting(self, i: int, new: Mapping[str, Any], plan: Any) -> list[Call]:
+        """What makes group i say this from now on, and the plan know."""
+        group, known = self.live[i], self.known[i]
+        after = {**known, **new}
+        after = {key: after.pop(key) for key in list(group) if key in known} | after  # in the order of the group
+        numbers = numbers_of(self.rules[i], new, self.family.numbers(after))
+        calls: list[Call] = [partial(plan.set, i, after, numbers, flags_of(after)), partial(group.update, new)]
+        if list(after) != list(known):  # a key was removed and put back
+            calls.append(known.clear)
+        return [*calls, partial(known.update, after)]
 
     def tell(self, plan: Any) -> None:
         """Everything, to a new plan."""
@@ -126,7 +134,7 @@ class Settings:
 
     def _check_edit(self, i: int) -> dict[str, Any]:
         """What of group i is new, in its plain form."""
-        group, known, where = self.groups[i], self.known[i], f"group {i}: "
+        group, known, where = self.live[i], self.known[i], f"group {i}: "
         for key in known:
             if key not in group:
                 raise ValueError(f"{where}expected the option {key!r}, which was removed from param_groups")
@@ -140,14 +148,14 @@ class Settings:
         for key in self.schedules[i]:
             if key in settings and settings[key] != known[key]:
                 raise ValueError(
-                    f"{where}{key} follows a schedule and cannot be edited, got {group[key]!r}; to go on without it, "
+                    f"{where}{key} follows a schedule and cannot be edited, got {new[key]!r}; to go on without it, "
                     "load the state_dict into a new optimizer"
                 )
         other = self.first_of_another_state(i, settings)
         if other is not None:
             raise ValueError(
                 f"{where}{other} decides which state exists or what it means and cannot change after construction; "
-                f"got {group[other]!r}"
+                f"got {group.get(other)!r}"
             )
         self.family.check({**known, **settings}, where)
         return settings
@@ -164,11 +172,11 @@ class Settings:
         self._followers = [
             (
                 i,
-                self.groups[i],
+                self.live[i],
                 self.known[i],
                 key,
                 schedule if callable(schedule) else partial(value_at, schedule),
-                names_of(key, self.family.numbers(self.groups[i])),
+                names_of(key, self.family.numbers(self.live[i])),
                 key in checks.HOLDS_BELOW_1,
             )
             for i, schedules in enumerate(self.schedules)
@@ -206,7 +214,7 @@ class Settings:
             raise type(error)(f"group {index}, schedule at t={t}: {error}") from None
 
     def _check_combinations(self, values: Sequence[Any], t: int) -> None:
-        merged = [dict(group) for group in self.groups]
+        merged = [dict(group) for group in self.live]
         for (index, _, _, key, _, _, _), value in zip(self._followers, values, strict=True):
             merged[index][key] = value
         for i, settings in enumerate(merged):

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from .arithmetic import Array, Moved
+from .commit import at_once, copying
 
 Spec = Callable[..., Moved]
 _OF_A_STEP = ("step", "grad_scale")
@@ -47,3 +48,18 @@ def update(
     arrays = {argument_of(spec, name): array for name, array in states.items()}
     taken = {key: settings[key] for key in settings_of(spec)}
     return spec(param, grad, **arrays, step=step, grad_scale=grad_scale, **taken)
+
+
+def update_at_once(
+    spec: Spec,
+    param: Array,
+    grad: Array,
+    states: Mapping[str, Array],
+    step: int,
+    grad_scale: float,
+    settings: Mapping[str, Any],
+) -> None:
+    """The same, done wholly or not at all."""
+    new, after = param.copy(), {name: state.copy() for name, state in states.items()}
+    update(spec, new, grad, after, step, grad_scale, settings)
+    at_once([copying(param, new), *(copying(states[name], state) for name, state in after.items())])

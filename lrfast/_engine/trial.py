@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .arithmetic import Array
+from .commit import copying
 from .optimizer import Optimizer
 from .settings import value_at
+
+LENT = "a trial of find_lr() or verdict() is running on this optimizer, after which all is as it was"
 
 
 def params_of(optimizer: Optimizer) -> list[Array]:
@@ -38,39 +42,35 @@ def in_order(optimizer: Optimizer, grads: Any) -> list[Array | None] | None:
     return buffers.grads if grads is None else optimizer._form.in_order("grads", grads, len(buffers.params))
 
 
-@contextmanager
-def restored(optimizer: Optimizer) -> Iterator[None]:
-    """Afterwards parameters, copies and bound gradients are as they were, also after an error."""
+def lent(optimizer: Optimizer) -> Any:
+    """Keeps an optimizer from stepping, in a with statement or by ``run(function, ...)``.
+
+    Afterwards parameters, copies and bound gradients are as they were, whatever happened.
+    """
     buffers = optimizer._buffers
-    lent = [x for x in (*buffers.params, *(buffers.copies or ()), *(buffers.grads or ())) if x is not None]
-    lent = [array for array in lent if array.flags.writeable]
-    kept = [array.copy() for array in lent]
-    try:
-        yield
-    finally:
-        for array, copy in zip(lent, kept, strict=True):
-            array[...] = copy
+    arrays = [x for x in (*buffers.params, *(buffers.copies or ()), *(buffers.grads or ())) if x is not None]
+    pairs = [(array, np.empty_like(array)) for array in arrays if array.flags.writeable]
+    keep, restore = [copying(kept, array) for array, kept in pairs], [copying(array, kept) for array, kept in pairs]
+    return optimizer._plan.held(LENT, [keep], [restore])
 
 
-@contextmanager
-def twin(optimizer: Optimizer, *, without: str = "lr") -> Iterator[Optimizer]:
+def twin(optimizer: Optimizer, *, without: str = "lr") -> Optimizer:
     """An optimizer of the same parameters and gradients with states, settings and counts of its own.
 
     The setting ``without`` follows no schedule in it; it keeps no averages, skips steps that are not finite, and all
-    statistics are on. Afterwards the arrays that both share are as they were. ``optimizer`` cannot step meanwhile.
+    statistics are on.
     """
     optimizer._take_edits()
-    with optimizer._plan.held(), restored(optimizer):
-        settings: Mapping[str, Any] = {
-            "attributes": {},
-            "defaults": optimizer.defaults,
-            "groups": [dict(group) for group in optimizer.param_groups],
-            "schedules": [{k: s for k, s in group.items() if k != without} for group in optimizer.schedules],
-            "known": [dict(group) for group in optimizer._settings.known],
-            "form": optimizer._form,
-            "options": replace(optimizer._options, ema=None, nonfinite="skip", every=1, norms=False),
-            "bound": optimizer._snapshot(),
-        }
-        other = object.__new__(type(optimizer))
-        other.__setstate__(dict(settings))
-        yield other
+    settings: Mapping[str, Any] = {
+        "attributes": {},
+        "defaults": optimizer.defaults,
+        "groups": [dict(group) for group in optimizer._settings.live],
+        "schedules": [{k: s for k, s in group.items() if k != without} for group in optimizer.schedules],
+        "known": [dict(group) for group in optimizer._settings.known],
+        "form": optimizer._form,
+        "options": replace(optimizer._options, ema=None, nonfinite="skip", every=1, norms=False),
+        "bound": optimizer._snapshot(),
+    }
+    other = object.__new__(type(optimizer))
+    other.__setstate__(dict(settings))
+    return other

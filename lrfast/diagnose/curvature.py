@@ -10,7 +10,7 @@ import numpy as np
 from .._engine.arithmetic import Array
 from .._engine.extra import import_extra
 from .._engine.optimizer import Optimizer
-from .._engine.trial import given, in_order, params_of, restored
+from .._engine.trial import given, in_order, lent, params_of
 
 __all__ = ["extreme_curvatures"]
 
@@ -58,15 +58,17 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
         curved: Array = change / (2 * h) * np.linalg.norm(vector)
         return curved
 
-    with restored(optimizer):
+    def extremes() -> tuple[float, float]:
         if size == 1:
-            smallest = largest = float(product(np.ones(1))[0])
-        else:
-            hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
-            begin = np.random.default_rng(0).standard_normal(size)
-            ends = (
-                eigsh(hessian, 1, which=end, v0=begin, tol=_TOLERANCE, return_eigenvectors=False)
-                for end in ("SA", "LA")
-            )
-            smallest, largest = (float(end[0]) for end in ends)
+            only = float(product(np.ones(1))[0])
+            return only, only
+        hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        begin = np.random.default_rng(0).standard_normal(size)
+        ends = (
+            eigsh(hessian, 1, which=end, v0=begin, tol=_TOLERANCE, return_eigenvectors=False) for end in ("SA", "LA")
+        )
+        smallest, largest = (float(end[0]) for end in ends)
+        return smallest, largest
+
+    smallest, largest = lent(optimizer).run(extremes)
     return smallest, largest, _TOLERANCE * max(abs(smallest), abs(largest))

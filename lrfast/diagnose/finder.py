@@ -94,21 +94,26 @@ def find_lr(
     """
     _check_arguments(opt, loss_and_grads, lr_min, lr_max, steps)
     lrs = np.geomspace(lr_min, lr_max, steps)
-    with trial.twin(opt, without="lr") as twin:
-        ratios = _ratios(opt)
-        sign = -1.0 if all(group["maximize"] for group in opt.param_groups) else 1.0
-        run = _Run(twin, loss_and_grads, sign)
-        with np.errstate(all="ignore"):  # a loss that overflows is what the sweep is looking for
-            for lr in lrs:
-                for group, ratio in zip(twin.param_groups, ratios, strict=True):
-                    group["lr"] = float(lr) * ratio
-                if not run.advance():
-                    break
-            run.measure_last()
+    run, sign = trial.lent(opt).run(_sweep, opt, loss_and_grads, lrs)
     return _conclude(lrs[: len(run.losses)], run, sign)
 
 
 # ---- the sweep ---------------------------------------------------------------------------------------------------
+
+
+def _sweep(opt: Optimizer, loss_and_grads: Callable[[], Any], lrs: Array) -> tuple[_Run, float]:
+    """What became of updates with these learning rates, and the sign of the losses."""
+    twin, ratios = trial.twin(opt, without="lr"), _ratios(opt)
+    sign = -1.0 if all(group["maximize"] for group in opt.param_groups) else 1.0
+    run = _Run(twin, loss_and_grads, sign)
+    with np.errstate(all="ignore"):  # a loss that overflows is what the sweep is looking for
+        for lr in lrs:
+            for group, ratio in zip(twin.param_groups, ratios, strict=True):
+                group["lr"] = float(lr) * ratio
+            if not run.advance():
+                break
+        run.measure_last()
+    return run, sign
 
 
 class _Run:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .._engine.commit import at_once, setting
 from .._engine.extra import import_extra
 from .._engine.optimizer import Optimizer
 from .verdict import WINDOW, Verdict, judge
@@ -71,10 +72,10 @@ class Monitor:
         report, stats = optimizer.report, optimizer.stats
         if not stats.every:
             raise ValueError("update: expected statistics, which were turned off; set optimizer.stats = True")
-        self._seen = seen
         measured: dict[str, float] = {}
         if not report.skipped:
             if not len(stats) or stats.updates != optimizer.updates:
+                self._seen = seen
                 return
             measured = stats["total"]
         row: dict[str, Any] = {"update": optimizer.updates, "loss": loss, "skipped": report.skipped}
@@ -82,17 +83,16 @@ class Monitor:
         row["clip_factor"] = report.clip_factor
         if report.skipped:
             row["grad_norm"] = report.grad_norm
-        self._latest.append(row)
-        if len(self._latest) > WINDOW:
-            self._retire(self._latest.pop(0))
-
-    def _retire(self, row: dict[str, Any]) -> None:
-        if self._passed % self._every == 0:
-            self._old.append(row)
-        self._passed += 1
-        if len(self._old) > WINDOW:
-            del self._old[1::2]
-            self._every *= 2
+        latest, old, every, passed = [*self._latest, row], self._old, self._every, self._passed
+        if len(latest) > WINDOW:
+            retired = latest.pop(0)
+            if passed % every == 0:
+                old = [*old, retired]
+            passed += 1
+        if len(old) > WINDOW:
+            old, every = [old[0], *old[2::2]], every * 2
+        after = {"_latest": latest, "_old": old, "_every": every, "_passed": passed, "_seen": seen}
+        at_once(setting(self, after))
 
     @property
     def records(self) -> list[dict[str, Any]]:
