@@ -6,13 +6,14 @@ BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*
 	$(wildcard src_c/kernels/*.h src_c/rules/*.h) \
 	$(wildcard lrfast/*/*.pyx lrfast/*/*.pxd lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
-.PHONY: help demo test check test-all lint format bench bench-against bench-peers clean
+.PHONY: help demo test check test-all mutants lint format bench bench-against bench-peers clean
 
 help:
 	@echo "make demo    build, train on handwritten digits with every optimizer, show the result"
 	@echo "make test    the tests, in minutes: of each big matrix the line of the day"
 	@echo "make check   lint; other compilers, sanitizers, aarch64 under qemu; a line of flags, a line of versions"
 	@echo "make test-all    every line of every matrix, in hours; goes on where it was cut off"
+	@echo "make mutants     whether the tests notice small mistakes in the sources; goes on as well"
 	@echo "make lint    style and types only;  make format repairs the style"
 	@echo "make bench   steps beside NumPy and the memory's speed"
 	@echo "make bench-against OLD=v0.1.0   HEAD beside another revision or wheel"
@@ -29,6 +30,9 @@ check: lint
 
 test-all: $(VENV)/installed
 	$(BIN)/python tests/rings.py all
+
+mutants: $(VENV)/installed
+	$(BIN)/python tests/mutants.py all
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .

@@ -30,10 +30,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-import drawn
-import golden
 from mutations import Mutant, mutants
 from rings import ROOT, commit
+
+import drawn
+import golden
 
 FOLDER = ROOT / "build" / "mutants"
 KNOWN = ROOT / "tests" / "known_mutants.txt"
@@ -82,7 +83,9 @@ def main(words: list[str]) -> int:
     known = read_results(file) if remembers else {}
     file.write_text("".join(json.dumps(result) + "\n" for result in known.values()))
     waiting = [mutant for mutant in chosen if mutant.name not in known]
-    print(f"{len(chosen)} mutants, {len(waiting)} of them to be judged; LRFAST_TEST_LINE={drawn.number()} draws the same")
+    print(
+        f"{len(chosen)} mutants, {len(waiting)} of them to be judged; LRFAST_TEST_LINE={drawn.number()} draws the same"
+    )
     if waiting:
         trees = make_trees(min(WORKERS, len(waiting)))
 
@@ -240,7 +243,6 @@ class Tree:
         if not file.endswith(".py"):
             try:
                 rebuilt = self.rebuild(file)
-                self.link_extension(rebuilt)
             except Failed:
                 return "invalid", "the compiler"
             if not rebuilt:
@@ -256,6 +258,8 @@ class Tree:
                 for name in self.programs:
                     if name != "golden" and (name != "test_pool" or "pool" in rebuilt):
                         self.run([self.link(name, rebuilt)], name)
+            if rebuilt:
+                self.link_extension(rebuilt)
             self.run_tests(file)
         except Failed as failure:
             return "killed", str(failure)

@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 
 class Token(NamedTuple):
-    """A piece of code and where it stands."""
+    """A piece of code and where it stands; ``depth``: brackets that are open there, in C without those of blocks."""
 
     kind: str
     text: str
     start: int
     end: int
+    depth: int
 
 
 class Mutant(NamedTuple):
@@ -55,7 +56,8 @@ _C = re.compile(
 )
 
 _SWAPPED = {
-    "+": "-", "-": "+", "*": "/", "/": "*", "//": "*", "%": "*", "**": "*", "+=": "-=", "-=": "+=", "*=": "/=", "/=": "*=",
+    "+": "-", "-": "+", "*": "/", "/": "*", "//": "*", "%": "*", "**": "*", "+=": "-=", "-=": "+=", "*=": "/=",
+    "/=": "*=",
     "++": "--", "--": "++", "|=": "=", "&=": "=", "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==",
     "&&": "||", "||": "&&", "&": "|", "|": "&", "<<": ">>", ">>": "<<",
     "and": "or", "or": "and", "True": "False", "False": "True", "min": "max", "max": "min", "0": "1", "1": "0",
@@ -75,11 +77,13 @@ _NO_STATEMENTS = re.compile(
 def mutants(file: str, text: str) -> list[Mutant]:
     """All of a file, in the order of its lines; of those with one name the first."""
     in_c = file.endswith((".c", ".h"))
-    tokens = [
-        Token(match.lastgroup or "", match[0], match.start(), match.end())
-        for match in (_C if in_c else _PYTHON).finditer(text)
-        if match.lastgroup not in ("comment", "cast")
-    ]
+    tokens: list[Token] = []
+    depth, opening, closing = 0, "([" if in_c else "([{", ")]" if in_c else ")]}"
+    for match in (_C if in_c else _PYTHON).finditer(text):
+        if match.lastgroup not in ("comment", "cast"):
+            depth -= match[0] in closing
+            tokens.append(Token(match.lastgroup or "", match[0], match.start(), match.end(), depth))
+            depth += match[0] in opening
     operators = [_values, _calls, _conditions, _c_statements if in_c else _statements]
     found = {}
     for start, end, new in sorted(change for operator in operators for change in operator(tokens, text, in_c)):
@@ -94,8 +98,8 @@ Changes = Iterator[tuple[int, int, str]]
 
 def _values(tokens: list[Token], text: str, in_c: bool) -> Changes:
     """Other operators, constants and words."""
-    for before, token in pairwise([Token("operator", ";", 0, 0), *tokens]):
-        kind, word, start, end = token
+    for before, token in pairwise([Token("operator", ";", 0, 0, 0), *tokens]):
+        kind, word, start, end, _ = token
         after_value = before.kind in ("number", "string") or before.text in (")", "]")
         after_value |= before.kind == "name" and before.text not in _WORDS_BEFORE_A_VALUE
         if word in _EITHER_WAY and not after_value:
@@ -114,17 +118,11 @@ def _values(tokens: list[Token], text: str, in_c: bool) -> Changes:
                 yield start, end, f"{int(number[1]) + 1}{number[2]}"
             else:
                 yield start, end, f"{float(number[1]) * 2}{number[2]}"
-        elif word == "!" or (word == "not" and before.text != "is" and not _next_is(text, end, "in")):
-            yield start, end, ""
-        elif word == "not" and before.text != "is":
+        elif word == "!" or (word == "not" and before.text != "is"):
             yield start, end, ""
         elif word == "is":
             negated = re.compile(r"\s+not\b").match(text, end)
             yield start, negated.end() if negated else end, "is" if negated else "is not"
-
-
-def _next_is(text: str, end: int, word: str) -> bool:
-    return re.compile(rf"\s+{word}\b").match(text, end) is not None
 
 
 def _calls(tokens: list[Token], text: str, in_c: bool) -> Changes:
@@ -144,12 +142,8 @@ def _calls(tokens: list[Token], text: str, in_c: bool) -> Changes:
         named = re.fullmatch(r"\w+", before) and before not in _WORDS_BEFORE_A_VALUE
         if before in (".", "@") or named or close == i + 2 or (in_c and before == "*"):
             continue
-        depth = 0
-        for other in tokens[i + 2 : close]:
-            depth += (other.text in "([{") - (other.text in ")]}")
-            if depth == 0 and other.text in (",", "for", "="):
-                break
-        else:
+        inside = tokens[i + 2 : close]
+        if not any(other.text in (",", "for", "=") and other.depth == inside[0].depth for other in inside):
             yield start, token.end, ""
 
 
@@ -164,10 +158,10 @@ def _conditions(tokens: list[Token], text: str, in_c: bool) -> Changes:
             yield (*inside, "1")
             yield (*inside, "0")
         elif not in_c and token.text in ("if", "elif"):
-            if _begins(tokens, i, text):
-                end = _colon(tokens, i)
-                yield token.end, tokens[end].start, " True"
-                yield token.end, tokens[end].start, " False"
+            if _begins(token, text):
+                colon = next(other for other in tokens[i:] if other.text == ":" and other.depth == token.depth)
+                yield token.end, colon.start, " True"
+                yield token.end, colon.start, " False"
             else:
                 yield token.end, token.end, " True or"
                 yield token.end, token.end, " False and"
@@ -177,67 +171,40 @@ def _c_statements(tokens: list[Token], text: str, in_c: bool) -> Changes:
     """Statements of one line that declare nothing are left out."""
     for i, token in enumerate(tokens):
         before = tokens[i - 1].text if i else ""
-        if token.kind != "name" or not (before in (";", "{", "}", ")", "else", ":") and _begins(tokens, i, text)):
+        if token.kind != "name" or not (before in (";", "{", "}", ")", "else", ":") and _begins(token, text)):
             continue
         line = text[token.start : text.index("\n", token.start)]
         declares = _TYPES.match(token.text) and not re.match(r"\w+(\(|->|\.|\[)", line)
-        if line.endswith(";") and "{" not in line and not declares and not _NO_STATEMENTS.match(line):
-            if not re.match(r"\w+ [*\w]", line):
-                yield token.start, token.start + len(line), ";"
+        declares = declares or re.match(r"\w+ [*\w]", line) or _NO_STATEMENTS.match(line)
+        if line.endswith(";") and "{" not in line and not declares:
+            yield token.start, token.start + len(line), ";"
 
 
 def _statements(tokens: list[Token], text: str, in_c: bool) -> Changes:
     """Assignments, calls and raises in functions are left out."""
     for i, token in enumerate(tokens):
-        if not _begins(tokens, i, text) or _NO_STATEMENTS.match(token.text) or token.kind == "string":
+        if not _begins(token, text) or _NO_STATEMENTS.match(token.text) or token.kind == "string":
             continue
-        last = i
-        depth = 0
-        while last + 1 < len(tokens):
-            depth += (tokens[last].text in "([{") - (tokens[last].text in ")]}")
-            if depth == 0 and "\n" in text[tokens[last].end : tokens[last + 1].start]:
-                break
-            last += 1
-        statement = text[token.start : tokens[last].end]
+        following = (k for k in range(i + 1, len(tokens)) if tokens[k].depth == 0 and _begins(tokens[k], text))
+        last = tokens[next(following, len(tokens)) - 1]
+        statement = text[token.start : last.end]
         indented = text[text.rfind("\n", 0, token.start) + 1 : token.start]
-        declares = re.match(r"\w+: ", statement) or (re.match(r"\w+ \w+", statement) and token.text not in ("raise", "del"))
+        declares = re.match(r"\w+: ", statement) or (
+            re.match(r"\w+ \w+", statement) and token.text not in ("raise", "del")
+        )
         if indented and not declares and statement != "...":
-            yield token.start, tokens[last].end, "pass"
+            yield token.start, last.end, "pass"
 
 
-def _begins(tokens: list[Token], i: int, text: str) -> bool:
+def _begins(token: Token, text: str) -> bool:
     """Whether a line begins there, outside all brackets."""
-    if text[text.rfind("\n", 0, tokens[i].start) + 1 : tokens[i].start].strip():
-        return False
-    for before in reversed(tokens[max(0, i - 200) : i]):
-        if before.text in "([" or before.text in (",", "+", "=", "and", "or", "\\"):
-            return False
-        if before.text in ")]" or before.text in ";:{}" or before.kind in ("name", "number", "string"):
-            return _depth(tokens, i) == 0
-    return True
-
-
-def _depth(tokens: list[Token], i: int) -> int:
-    """Brackets that are open there; in C those of blocks do not count."""
-    return sum((token.text in ("(", "[")) - (token.text in (")", "]")) for token in tokens[:i])
+    before = text.rfind("\n", 0, token.start)
+    return token.depth == 0 and not text[before + 1 : token.start].strip() and text[before - 1 : before] != "\\"
 
 
 def _closing(tokens: list[Token], opening: int) -> int:
-    depth = 0
-    for i in range(opening, len(tokens)):
-        depth += (tokens[i].text in ("(", "[", "{")) - (tokens[i].text in (")", "]", "}"))
-        if depth == 0:
-            return i
-    return len(tokens) - 1
-
-
-def _colon(tokens: list[Token], i: int) -> int:
-    depth = 0
-    for k in range(i, len(tokens)):
-        depth += (tokens[k].text in ("(", "[", "{")) - (tokens[k].text in (")", "]", "}"))
-        if depth == 0 and tokens[k].text == ":":
-            return k
-    return len(tokens) - 1
+    """Where the bracket that opens there is closed."""
+    return next(k for k in range(opening + 1, len(tokens)) if tokens[k].depth == tokens[opening].depth)
 
 
 def _lines(text: str, start: int, end: int) -> str:

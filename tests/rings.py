@@ -85,6 +85,9 @@ COMPILERS = [
     ),
 ]
 
+# Of the sources' mutants a few are drawn by date; `make mutants` judges all of the rules.
+MUTANTS = Cell("mutants of the day", [[sys.executable, "tests/mutants.py", "20"]])
+
 # The promised bits do not depend on what a compiler may do.
 BITS = [
     Cell(
@@ -147,7 +150,7 @@ def main(ring: str) -> int:
     if missing:
         return 1
     if ring == "check":
-        cells = [*COMPILERS, drawn.one_of(BITS), drawn.one_of(VERSIONS)]
+        cells = [*COMPILERS, MUTANTS, drawn.one_of(BITS), drawn.one_of(VERSIONS)]
         print(f"LRFAST_TEST_LINE={drawn.number()} draws the same lines: {cells[-2].name}; {cells[-1].name}")
     else:
         cells = [*FILES, *COMPILERS, *BITS, *VERSIONS]

@@ -1,0 +1,115 @@
+"""tests/mutants.py judges the tests; here what it changes, and that what it lets pass is still there."""
+
+from __future__ import annotations
+
+import mutants
+import pytest
+from mutations import mutants as mutants_of
+
+C = """\
+static int f(const double *x, size_t n) /* a < b */
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * 2;
+    if (sum && !g(n))
+        return -1;
+    report(sum);
+    return sum > 0.5 ? h(sum) : 0;
+}
+"""
+C_LINES = """\
+double sum = 1;
+for (size_t i = 1; i < n; i++)
+for (size_t i = 0; i <= n; i++)
+for (size_t i = 0; i < n; i--)
+;
+sum -= x[i] * 2;
+sum += x[i] / 2;
+sum += x[i] * 3;
+if (0)
+if (1)
+if (sum || !g(n))
+if (sum && g(n))
+if (sum && !(n))
+return 1;
+return -0;
+(sum);
+return sum >= 0.5 ? h(sum) : 0;
+return sum > 1.0 ? h(sum) : 0;
+return sum > 0.5 && 0 ? h(sum) : 0;
+return sum > 0.5 || 1 ? h(sum) : 0;
+return sum > 0.5 ? (sum) : 0;
+return sum > 0.5 ? h(sum) : 1;
+""".splitlines()
+
+PYTHON = '''\
+def f(self, x: int | None, *, strict: bool = False) -> float:
+    """a < b and c"""
+    if x is None or "a" not in self.names:
+        raise ValueError(f"{x} < 1")
+    self.x = x.copy()
+    return -max(x, 2) if strict else np.abs(x) ** 2
+'''
+PYTHON_LINES = """\
+def f(self, x: int | None, *, strict: bool = True) -> float:
+if False:
+if True:
+if x is not None or "a" not in self.names:
+if x is None and "a" not in self.names:
+if x is None or "a" in self.names:
+pass
+self.x = x
+return max(x, 2) if strict else np.abs(x) ** 2
+return -min(x, 2) if strict else np.abs(x) ** 2
+return -max(x, 3) if strict else np.abs(x) ** 2
+return -max(x, 2) if False and strict else np.abs(x) ** 2
+return -max(x, 2) if True or strict else np.abs(x) ** 2
+return -max(x, 2) if strict else (x) ** 2
+return -max(x, 2) if strict else np.abs(x) * 2
+return -max(x, 2) if strict else np.abs(x) ** 3
+""".splitlines()
+
+
+@pytest.mark.parametrize(("file", "text", "lines"), [("f.c", C, C_LINES), ("f.py", PYTHON, PYTHON_LINES)])
+def test_what_is_changed(file, text, lines):
+    found = mutants_of(file, text)
+    assert {mutant.name.split("  ->  ")[1].strip() for mutant in found} == set(lines)
+    for mutant in found:
+        changed = mutant.applied(text)
+        assert changed != text
+        assert changed.count("a < b") == 1
+
+
+def test_a_file_that_no_one_changes_has_each_mutant_once():
+    names = [mutant.name for mutant in mutants.choose(["src_c/norm.c", "lrfast/_engine/_core.pyx"])]
+    assert len(names) == len(set(names)) > 400
+
+
+def test_the_draw_is_that_of_the_day(monkeypatch):
+    monkeypatch.setenv("LRFAST_TEST_LINE", "7")
+    first = mutants.choose(["20"])
+    assert len(first) == 20
+    assert mutants.choose(["20"]) == first
+    monkeypatch.setenv("LRFAST_TEST_LINE", "8")
+    assert mutants.choose(["20"]) != first
+
+
+def test_what_may_survive_is_there_and_says_why():
+    reasons = mutants.known_mutants()
+    files = sorted({name.partition(":")[0] for name in reasons})
+    assert set(reasons) <= {mutant.name for mutant in mutants.of_files(files)}
+    assert all(len(reason) > 20 for reason in reasons.values())
+    listed = [line for line in mutants.KNOWN.read_text().splitlines() if "  ->  " in line]
+    assert sorted(listed) == sorted(reasons), "a mutant without a reason, or twice"
+
+
+def test_too_many_survivors_fail(capsys):
+    result = {"result": "killed", "by": "golden", "seconds": 1.0}
+    killed = [{"mutant": f"a.c: {i}  ->  ;", **result} for i in range(77)]
+    for survivors, failed in [(3, False), (4, False), (5, True)]:
+        lost = [{"mutant": f"a.c: x{i}  ->  ;", **result, "result": "survived"} for i in range(survivors)]
+        assert mutants.report([*killed, *lost]) == failed
+    assert "survived: a.c: x4" in capsys.readouterr().out
+    few = [{"mutant": f"a.c: x{i}  ->  ;", **result, "result": "survived"} for i in range(3)]
+    assert mutants.report(few) == 0
