@@ -3,6 +3,9 @@
 s(0) is used by the first update. The value depends on t alone, in closed form: resuming at t gives the same value as
 arriving there. After their end schedules hold their last value. They are picklable, compare by value, and compose:
 ``s.warmup(500)``, ``join([s1, s2], [1000])``, ``s1 * s2``, ``s * 0.5``. Any callable t -> float does as well.
+
+Values have the same bits everywhere: they are made of + - * / sqrt and the functions of ``elementary.py``. Constructors
+raise TypeError (not a number) or ValueError (not finite, out of range), which name schedule and argument.
 """
 
 from __future__ import annotations
@@ -13,6 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+import numpy as np
+
+from ._engine.backend import elementary
 
 __all__ = [
     "Schedule",
@@ -43,12 +50,53 @@ class Schedule:
         s(0) (t+1)/steps for t < steps, then s(t - steps). ``start="zero"`` ramps with t/steps instead, so that the
         first update does nothing.
         """
-        return Warmup(self, _count("steps", steps, 0), start)
+        return Warmup(self, steps, start)
 
     def __mul__(self, other: Callable[[int], float] | float) -> Schedule:
         return Product(self, other if callable(other) else constant(other))
 
     __rmul__ = __mul__
+
+    def _check_number(self, name: str, expected: str = "a finite number", above: float = -math.inf) -> None:
+        """Replaces an argument by the float that it is."""
+        x = self._converted(name, getattr(self, name), float, expected)
+        if not above < x < math.inf:
+            raise ValueError(f"{self._label(name)}: expected {expected}, got {x!r}")
+        object.__setattr__(self, name, x)
+
+    def _check_count(self, name: str, least: int) -> None:
+        """Replaces an argument by the int that it is."""
+        object.__setattr__(self, name, self._counted(name, getattr(self, name), least))
+
+    def _check_increasing(self, name: str) -> None:
+        """Replaces an argument by the tuple of increasing counts that it is."""
+        values = getattr(self, name)
+        if isinstance(values, str) or not hasattr(values, "__iter__"):
+            raise TypeError(f"{self._label(name)}: expected a sequence of integers, got {values!r}")
+        counts = tuple(self._counted(name, value, 1) for value in values)
+        if any(a >= b for a, b in pairwise(counts)):
+            raise ValueError(f"{self._label(name)}: expected increasing integers, got {values!r}")
+        object.__setattr__(self, name, counts)
+
+    def _counted(self, name: str, value: Any, least: int) -> int:
+        expected = f"an integer >= {least}"
+        n: int = self._converted(name, value, int, expected)
+        if n != value or n < least:
+            raise ValueError(f"{self._label(name)}: expected {expected}, got {value!r}")
+        return n
+
+    def _converted(self, name: str, value: Any, kind: type, expected: str) -> Any:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError(f"{self._label(name)}: expected {expected}, got {value!r}")
+        try:
+            return kind(value)
+        except TypeError:
+            raise TypeError(f"{self._label(name)}: expected {expected}, got {value!r}") from None
+        except (ValueError, OverflowError):
+            raise ValueError(f"{self._label(name)}: expected {expected}, got {value!r}") from None
+
+    def _label(self, name: str) -> str:
+        return f"{type(self).__name__.lower()}: {name}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +106,7 @@ class constant(Schedule):
     lr: float
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
+        self._check_number("lr")
 
     def __call__(self, t: int) -> float:
         return self.lr
@@ -74,16 +122,15 @@ class polynomial(Schedule):
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
-        _finite("end", self.end)
-        _count("steps", self.steps, 1)
-        if not (math.isfinite(self.power) and self.power > 0):
-            raise ValueError(f"power: expected a finite number > 0, got {self.power!r}")
+        self._check_number("lr")
+        self._check_number("end")
+        self._check_count("steps", 1)
+        self._check_number("power", "a finite number > 0", above=0)
 
     def __call__(self, t: int) -> float:
         if t >= self.steps:
             return self.end
-        return self.end + (self.lr - self.end) * math.pow(1 - t / self.steps, self.power)
+        return self.end + _product(self.lr - self.end, elementary.power(1 - t / self.steps, self.power))
 
 
 def linear(lr: float, end: float, steps: int) -> Schedule:
@@ -100,14 +147,15 @@ class cosine(Schedule):
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
-        _finite("end", self.end)
-        _count("steps", self.steps, 1)
+        self._check_number("lr")
+        self._check_number("end")
+        self._check_count("steps", 1)
 
     def __call__(self, t: int) -> float:
         if t >= self.steps:
             return self.end
-        return self.end + (self.lr - self.end) * (1 + math.cos(math.pi * t / self.steps)) / 2
+        height: float = elementary.cos(math.pi * t / self.steps)
+        return self.end + (self.lr - self.end) * (1 + height) / 2
 
 
 @dataclass(frozen=True)
@@ -119,12 +167,12 @@ class step(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
-        _count("every", self.every, 1)
-        _finite("gamma", self.gamma)
+        self._check_number("lr")
+        self._check_count("every", 1)
+        self._check_number("gamma")
 
     def __call__(self, t: int) -> float:
-        return self.lr * _power(self.gamma, t // self.every)
+        return _product(self.lr, elementary.power(self.gamma, t // self.every))
 
 
 @dataclass(frozen=True)
@@ -136,12 +184,12 @@ class multistep(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
-        _finite("gamma", self.gamma)
-        object.__setattr__(self, "milestones", _increasing("milestones", self.milestones))
+        self._check_number("lr")
+        self._check_number("gamma")
+        self._check_increasing("milestones")
 
     def __call__(self, t: int) -> float:
-        return self.lr * _power(self.gamma, bisect_right(self.milestones, t))
+        return _product(self.lr, elementary.power(self.gamma, bisect_right(self.milestones, t)))
 
 
 @dataclass(frozen=True)
@@ -152,11 +200,11 @@ class exponential(Schedule):
     gamma: float
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
-        _finite("gamma", self.gamma)
+        self._check_number("lr")
+        self._check_number("gamma")
 
     def __call__(self, t: int) -> float:
-        return self.lr * _power(self.gamma, t)
+        return _product(self.lr, elementary.power(self.gamma, t))
 
 
 @dataclass(frozen=True)
@@ -167,9 +215,8 @@ class inverse_time(Schedule):
     rate: float
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
-        if not (math.isfinite(self.rate) and self.rate >= 0):
-            raise ValueError(f"rate: expected a finite number >= 0, got {self.rate!r}")
+        self._check_number("lr")
+        self._check_number("rate", "a finite number >= 0", above=-math.ulp(0.0))
 
     def __call__(self, t: int) -> float:
         return self.lr / (1 + self.rate * t)
@@ -182,7 +229,7 @@ class inverse_sqrt(Schedule):
     lr: float
 
     def __post_init__(self) -> None:
-        _finite("lr", self.lr)
+        self._check_number("lr")
 
     def __call__(self, t: int) -> float:
         return self.lr / math.sqrt(t + 1)
@@ -197,13 +244,14 @@ class Warmup(Schedule):
     start: str = "one-over-steps"
 
     def __post_init__(self) -> None:
+        self._check_count("steps", 0)
         if self.start not in ("one-over-steps", "zero"):
-            raise ValueError(f"start: expected 'one-over-steps' or 'zero', got {self.start!r}")
+            raise ValueError(f"warmup: start: expected 'one-over-steps' or 'zero', got {self.start!r}")
 
     def __call__(self, t: int) -> float:
         if t >= self.steps:
             return self.schedule(t - self.steps)
-        return self.schedule(0) * ((t + (self.start != "zero")) / self.steps)
+        return _product(self.schedule(0), (t + (self.start != "zero")) / self.steps)
 
 
 @dataclass(frozen=True)
@@ -214,7 +262,7 @@ class Product(Schedule):
     second: Callable[[int], float]
 
     def __call__(self, t: int) -> float:
-        return self.first(t) * self.second(t)
+        return _product(self.first(t), self.second(t))
 
 
 @dataclass(frozen=True)
@@ -226,10 +274,13 @@ class join(Schedule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedules", tuple(self.schedules))
-        object.__setattr__(self, "boundaries", _increasing("boundaries", self.boundaries))
+        for i, schedule in enumerate(self.schedules):
+            if not callable(schedule):
+                raise TypeError(f"join: schedules[{i}]: expected a schedule, got {schedule!r}")
+        self._check_increasing("boundaries")
         if len(self.schedules) != len(self.boundaries) + 1:
             raise ValueError(
-                f"boundaries: expected {max(len(self.schedules) - 1, 0)} for {len(self.schedules)} schedules, "
+                f"join: boundaries: expected {max(len(self.schedules) - 1, 0)} for {len(self.schedules)} schedules, "
                 f"got {len(self.boundaries)}"
             )
 
@@ -238,27 +289,7 @@ class join(Schedule):
         return self.schedules[i](t - self.boundaries[i - 1] if i else t)
 
 
-def _finite(name: str, x: Any) -> None:
-    if not math.isfinite(x):
-        raise ValueError(f"{name}: expected a finite number, got {x!r}")
-
-
-def _count(name: str, n: Any, least: int) -> int:
-    if isinstance(n, bool) or n != int(n) or n < least:
-        raise ValueError(f"{name}: expected an integer >= {least}, got {n!r}")
-    return int(n)
-
-
-def _increasing(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    counts = tuple(_count(name, value, 1) for value in values)
-    if any(a >= b for a, b in pairwise(counts)):
-        raise ValueError(f"{name}: expected increasing integers, got {values!r}")
-    return counts
-
-
-def _power(base: float, exponent: int) -> float:
-    """base ** exponent, infinite where Python would raise OverflowError."""
-    try:
-        return float(base**exponent)
-    except OverflowError:
-        return math.inf
+def _product(a: float, b: float) -> float:
+    """A b, where 0 times what has overflowed is 0: it would be, had it not."""
+    ab = a * b
+    return 0.0 if math.isnan(ab) and not math.isnan(a) and not math.isnan(b) else ab

@@ -102,9 +102,15 @@ LRF_HIDDEN const lrf_rule_info *lrf_find_rule(uint32_t id);
 /* t: number of this update, >= 1. grad_scale: factor of the gradients before their sign. */
 LRF_HIDDEN void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale);
 
-/* 1 - base^exponent for base in [0, 1) and exponent >= 1, correctly rounded in every case tried (tests/), without
- * libm, whose pow differs between processors. */
+/* 1 - base^exponent for base in [0, 1) and exponent >= 1, correctly rounded in every case tried (tests/). Like the
+ * next four without libm, which differs between processors. */
 LRF_HIDDEN LRF_PURE double lrf_one_minus_power(double base, uint64_t exponent);
+
+/* e^x, ln x, x^y and cos x of every x and y, with the special values of C; at most 1 ulp off. */
+LRF_HIDDEN LRF_PURE double lrf_exp(double x);
+LRF_HIDDEN LRF_PURE double lrf_log(double x);
+LRF_HIDDEN LRF_PURE double lrf_power(double x, double y);
+LRF_HIDDEN LRF_PURE double lrf_cos(double x);
 
 /* ---- step.c, norm.c, update.c: phases ---------------------------------------------------------------------- */
 

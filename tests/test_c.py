@@ -68,6 +68,12 @@ def test_sources_compile_without_a_warning(tmp_path):
     assert build_objects(tmp_path, *toolchain.STRICT)
 
 
+def test_no_libm_but_the_root(objects):
+    names = run(["nm", "-u", "-P", *objects]).split()
+    assert "memcpy" in names
+    assert {name for name in names if toolchain.LIBM.fullmatch(name)} == set()
+
+
 @pytest.mark.parametrize("standard", STANDARDS)
 def test_header_in_every_language(standard, objects, tmp_path):
     is_cxx = standard.startswith("c++")

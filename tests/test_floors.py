@@ -19,13 +19,13 @@ from toolchain import ROOT
 # Floor of a module: that of its longest prefix here.
 FLOORS = {
     "lrfast._version": 0,
-    "lrfast.schedules": 0,
     "lrfast._engine": 1,
     "lrfast.rules": 2,
     "lrfast.matrix": 2,
     "lrfast.diagnose": 2,
     "lrfast.optim": 3,
     "lrfast.reference": 3,
+    "lrfast.schedules": 3,
     "lrfast.stats": 3,
     "lrfast.config": 3,
     "lrfast.functional": 4,

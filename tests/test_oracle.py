@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import lrfast
-from lrfast._engine.arithmetic import one_minus_power
+from lrfast._engine.elementary import one_minus_power
 
 import exact
 from exact import mpf, term

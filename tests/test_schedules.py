@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import pickle
@@ -11,6 +12,7 @@ import pytest
 
 import lrfast
 from lrfast import schedules as s
+from lrfast._engine import elementary as twin
 
 ALL = {
     "constant": s.constant(0.1),
@@ -26,6 +28,7 @@ ALL = {
     "join": s.join([s.linear(0.1, 1.0, 10), s.cosine(1.0, 40)], [10]),
     "product": s.cosine(1.0, 50) * s.step(1.0, 10),
     "scaled": 0.5 * s.inverse_sqrt(1.0),
+    "fractional power": s.polynomial(1.0, 0.1, 50, power=0.9),
 }
 
 
@@ -153,8 +156,113 @@ def test_scheduled_decay_is_the_one_that_was_chosen(decoupled):
         (lambda: s.constant(1).warmup(-1), "steps: expected an integer >= 0"),
         (lambda: s.constant(1).warmup(5, start="one"), "start: expected"),
         (lambda: s.inverse_time(1.0, -1.0), "rate: expected"),
+        (lambda: s.inverse_time(1.0, math.nan), "rate: expected"),
+        (lambda: s.exponential(10**400, 0.5), "lr: expected"),
+        (lambda: s.step(1.0, math.inf), "every: expected an integer >= 1, got inf"),
     ],
 )
 def test_bad_arguments(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+GOOD = {
+    s.constant: dict(lr=0.1),
+    s.polynomial: dict(lr=1.0, end=0.1, steps=10, power=2.0),
+    s.cosine: dict(lr=1.0, steps=10, end=0.1),
+    s.step: dict(lr=1.0, every=3, gamma=0.5),
+    s.multistep: dict(lr=1.0, milestones=[2, 4], gamma=0.5),
+    s.exponential: dict(lr=1.0, gamma=0.9),
+    s.inverse_time: dict(lr=1.0, rate=0.1),
+    s.inverse_sqrt: dict(lr=1.0),
+    s.join: dict(schedules=[s.constant(0.1), s.constant(0.2)], boundaries=[3]),
+    s.constant(1.0).warmup: dict(steps=5),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [pytest.param(make, name, id=f"{make.__name__}-{name}") for make in GOOD for name in GOOD[make]]
+)
+def test_every_argument_is_refused_by_name(make, name):
+    """No value of a wrong type becomes a number on the way, nor does NaN; what is a number to NumPy is one here."""
+    for wrong in ("x", "0.1", b"1", None, True, np.True_, 1j, [0.5], {}, object()):
+        with pytest.raises((TypeError, ValueError), match=rf"^{make.__name__}: {name}(\[0\])?: expected .*, got "):
+            make(**{**GOOD[make], name: [wrong] if name in ("milestones", "boundaries", "schedules") else wrong})
+    for wrong in (math.nan, math.inf, -math.inf, np.float32(np.nan)):
+        with pytest.raises((TypeError, ValueError), match=rf"^{make.__name__}: {name}(\[0\])?: expected .*, got "):
+            make(**{**GOOD[make], name: [wrong] if name in ("milestones", "boundaries", "schedules") else wrong})
+    assert make(**GOOD[make]) == make(**{key: as_numpy(value) for key, value in GOOD[make].items()})
+    assert "np." not in repr(make(**{key: as_numpy(value) for key, value in GOOD[make].items()}))
+
+
+def as_numpy(value):
+    if isinstance(value, list):
+        return [as_numpy(x) for x in value]
+    return np.array(value)[()] if isinstance(value, (int, float)) else value
+
+
+# ---- overflow -----------------------------------------------------------------------------------------------------
+
+GROWING = [s.exponential(1.0, 2.0), s.step(1.0, 1, 10.0), s.multistep(1.0, range(1, 4000), gamma=2.0)]
+
+
+@pytest.mark.parametrize("growing", GROWING)
+def test_nothing_times_what_overflows_is_nothing(growing):
+    zero = type(growing)(**{**vars(growing), "lr": 0.0})
+    products = [zero, s.constant(0.0) * growing, growing * 0.0, 0 * growing, growing.warmup(3, start="zero")]
+    assert [schedule(t) for schedule in products[:4] for t in (0, 10, 5000)] == [0.0] * 12
+    ever = s.Warmup(lambda t: growing(5000), 3, "zero")
+    assert [ever(t) for t in range(4)] == [0.0, math.inf, math.inf, math.inf]
+
+
+@pytest.mark.parametrize("growing", [*GROWING, s.exponential(1e-3, 1.001), s.exponential(-1.0, 2.0)])
+def test_what_overflows_is_infinite_and_refused(growing):
+    """Never 0, never NaN, and the step says which schedule it was, and when."""
+    t = 10**6
+    assert abs(growing(t)) == math.inf
+    assert math.copysign(1, growing(t)) == math.copysign(1, growing(0))
+    optimizer = lrfast.SGD(np.zeros(1), lr=s.join([s.constant(0.1), lambda _: growing(t)], [1]))
+    optimizer.step(np.zeros(1))
+    with pytest.raises(ValueError, match="group 0, schedule at t=1: lr: expected a finite number"):
+        optimizer.step(np.zeros(1))
+
+
+def test_nan_of_a_callable_is_not_hidden():
+    assert math.isnan((s.constant(0.0) * (lambda t: math.nan))(0))
+    assert math.isnan(s.Warmup(lambda t: math.nan, 3, "zero")(0))
+
+
+# ---- the same bits everywhere ---------------------------------------------------------------------------------
+
+PROMISED = {
+    "constant": "407ea734b135a7ef",
+    "linear": "a8cbd406d221f8a3",
+    "polynomial": "f16e6186425acf26",
+    "cosine": "dfe0c2abcd8790bd",
+    "step": "0ae25f2d3a37e063",
+    "multistep": "a812b4dd32e566f2",
+    "exponential": "4d7c4fa953f0b887",
+    "inverse_time": "ef83300117043c79",
+    "inverse_sqrt": "a81659166ebf6383",
+    "warmup": "3704e7d549ccfcea",
+    "join": "30aa3a2d02e13f7f",
+    "product": "4c9d91d03a097632",
+    "scaled": "2aaa05ff8a3fe3b7",
+    "fractional power": "8dbdc8d5fac08554",
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_values_have_the_promised_bits(name):
+    assert hash_of(values(ALL[name], 300)) == PROMISED[name]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_values_have_the_same_bits_without_the_extension(name, monkeypatch):
+    compiled = values(ALL[name], 100)
+    monkeypatch.setattr(s, "elementary", twin)
+    assert values(ALL[name], 100) == compiled
+
+
+def hash_of(numbers):
+    return hashlib.sha256(" ".join(x.hex() for x in numbers).encode()).hexdigest()[:16]

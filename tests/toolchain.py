@@ -26,6 +26,13 @@ RUNNER = shlex.split(os.environ.get("LRFAST_TEST_RUNNER", ""))
 PEDANTIC = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 STRICT = [*PEDANTIC, "-Wshadow", "-Wconversion", "-std=c11"]
 
+# Functions that differ between C libraries; sqrt does not.
+LIBM = re.compile(
+    r"\b(?:a?(?:sin|cos|tan)h?|atan2|sincos|exp2?|expm1|exp10|log(?:2|10|1p|b)?|i?logb|pow|power|cbrt|hypot|fma|fmod|ldexp|"
+    r"scalbl?n|frexp|modf|remainder|remquo|l?l?r?int|l?l?round|nearbyint|ceil|floor|trunc|erfc?|[lt]gamma|float_power|"
+    r"geomspace|logspace|logaddexp2?)[fl]?\b"
+)
+
 
 def public_headers() -> list[str]:
     """Those written for C++ as well."""

@@ -86,6 +86,35 @@ def compiler():
     return lrfast_compiler.decode()
 
 
+# ---- elementary functions ---------------------------------------------------------------------------------------
+
+cdef extern from "internal.h" nogil:
+    double lrf_exp(double x)
+    double lrf_log(double x)
+    double lrf_power(double x, double y)
+    double lrf_cos(double x)
+
+
+def exp(double x):
+    """e**x; this and the next three are elementary.py, compiled."""
+    return lrf_exp(x)
+
+
+def log(double x):
+    """The natural logarithm."""
+    return lrf_log(x)
+
+
+def power(double x, double y):
+    """x**y."""
+    return lrf_power(x, y)
+
+
+def cos(double x):
+    """The cosine."""
+    return lrf_cos(x)
+
+
 # ---- groups and tensors -----------------------------------------------------------------------------------------
 
 cdef dict known_offsets = {}

@@ -1,11 +1,10 @@
 """What the rules are made of: the few operations that every specification shares, in the bits of the C kernels.
 
-The counterpart of ``src_c/elementary.c`` and of the inline functions in ``src_c/kernels/``.
+The counterpart of the inline functions in ``src_c/kernels/``.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -34,20 +33,6 @@ def rounded(scalars: Scalars, array: Array) -> Scalars:
 def signed(grad_scale: float, maximize: bool) -> float:
     """The factor of the gradient."""
     return -grad_scale if maximize else grad_scale
-
-
-def one_minus_power(base: float, exponent: int) -> float:
-    """1 - base**exponent, for 0 <= base < 1 and exponent >= 1, without libm.
-
-    In integers: the power as a fraction of 2**128, each product truncated. Correctly rounded wherever it was tried.
-    """
-    q = int(math.ldexp(base, 128))
-    power = q
-    for bit in bin(exponent)[3:]:
-        power = power * power >> 128
-        if bit == "1":
-            power = power * q >> 128
-    return math.ldexp(float((1 << 128) - power), -128)
 
 
 def decayed_lr(lr: float, lr_decay: float, step: int) -> float:

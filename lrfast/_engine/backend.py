@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from . import elementary as in_integers
 from . import threads
 
 PACKAGE = Path(__file__).parents[1]
@@ -25,6 +26,8 @@ if extension is None:
     from . import numpy_plan
 Plan: Any = numpy_plan.Plan if extension is None else extension.Plan
 """What an optimizer binds its buffers to."""
+elementary: Any = in_integers if extension is None else extension
+"""exp, log, power and cos: the bits are the same, the time is not."""
 
 
 def compiled() -> ModuleType | None:

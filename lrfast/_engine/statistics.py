@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .arithmetic import Array, one_minus_power
+from .arithmetic import Array
+from .elementary import one_minus_power
 from .recorder import Recorder
 from .stages import BINS, FIELDS, FIRST_RATE
 

@@ -14,11 +14,11 @@ from .._engine.arithmetic import (
     flush,
     larger,
     need,
-    one_minus_power,
     rounded,
     signed,
     towards,
 )
+from .._engine.elementary import one_minus_power
 from .._engine.family import Number, Twin
 from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions

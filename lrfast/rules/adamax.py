@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from .._engine.arithmetic import Array, Moved, flush, larger, one_minus_power, rounded, signed, towards
+from .._engine.arithmetic import Array, Moved, flush, larger, rounded, signed, towards
+from .._engine.elementary import one_minus_power
 from .._engine.family import Number
 from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from .._engine.arithmetic import Array, Moved, one_minus_power
+from .._engine.arithmetic import Array, Moved
+from .._engine.elementary import one_minus_power
 from .._engine.family import Number
 from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
