@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ._engine.arithmetic import Moved, need
+from ._engine.specification import scaled
 from .rules import CLASSES
 
 __all__ = sorted(cls.spec.__name__ for cls in CLASSES.values())
@@ -42,7 +43,10 @@ def _public(specification: Callable[..., Moved]) -> Callable[..., None]:
         if given.arguments.get("momentum") == 0:
             need("momentum_buffer", given.arguments["momentum_buffer"], False)
         with np.errstate(all="ignore"):
-            specification(*args, **kwargs)
+            given.arguments["grad"], given.arguments["grad_scale"] = scaled(
+                given.arguments["grad"], given.arguments["grad_scale"]
+            )
+            specification(*given.args, **given.kwargs)
 
     public.__signature__ = parameters.replace(return_annotation=None)  # type: ignore[attr-defined]
     public.__module__ = __name__

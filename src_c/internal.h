@@ -102,6 +102,16 @@ LRF_HIDDEN const lrf_rule_info *lrf_find_rule(uint32_t id);
 /* t: number of this update, >= 1. grad_scale: factor of the gradients before their sign. */
 LRF_HIDDEN void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale);
 
+/* scale * clip_factor in two parts, which multiply gradients one after the other; first is 1 but where the whole would
+ * be denormal in the element type, or 0 without being that. */
+typedef struct lrf_factors {
+    double first, last;
+} lrf_factors;
+
+/* lifted_factor: clip_factor / DBL_MIN, also where that itself is denormal or 0. */
+LRF_HIDDEN LRF_PURE lrf_factors lrf_split_factor(double scale, double clip_factor, double lifted_factor,
+                                                 uint32_t dtype);
+
 /* 1 - base^exponent for base in [0, 1) and exponent >= 1, correctly rounded in every case tried (tests/). Like the
  * next four without libm, which differs between processors. */
 LRF_HIDDEN LRF_PURE double lrf_one_minus_power(double base, uint64_t exponent);
@@ -121,7 +131,8 @@ typedef struct __attribute__((may_alias)) lrf_step_state {
     lrf_options options;
     const lrf_kernels *kernels;
     size_t tiles, bad_group, bad_tensor;
-    double grad_norm, clip_factor;
+    double grad_norm, limited_norm, clip_factor, lifted_factor; /* the last two: one, lifted by 1 / DBL_MIN */
+    double unit, limited_unit;                                  /* of the sums that norms are made of */
     uint64_t nonfinite;
     uint32_t progress, phase, variant, with_slots;
 } lrf_step_state;
@@ -147,8 +158,11 @@ typedef struct lrf_latest {
     lrf_scalars scalars;
 } lrf_latest;
 
+/* How it goes on after a phase: the step ends here, the next one comes, or the same once more. */
+enum { LRF_STOP, LRF_GO_ON, LRF_ONCE_MORE };
+
 /* A pass over all tiles, part by part on any thread. Each tile leaves slot_size bytes in the work memory, which the
- * next phase uses anew; finish, on one thread, adds them up and says whether the step goes on. A phase that would leave
+ * next phase uses anew; finish, on one thread, adds them up and says how the step goes on. A phase that would leave
  * nothing is not run unless it always is, and not finished. */
 typedef struct lrf_phase {
     int is_always_needed;

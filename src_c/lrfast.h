@@ -223,9 +223,12 @@ typedef struct lrf_report {
     const char *what;     /* refused: static name of the field or buffer; otherwise NULL */
     size_t group, tensor; /* refused: where (tensor is 0 if the group itself was refused) */
     double grad_norm;     /* sqrt(sum of squares of all grad_scale * gradients); NaN if it was not computed */
-    double clip_factor;   /* what clip_norm multiplied gradients with; 1 without clipping */
+    double clip_factor;   /* what clip_norm multiplied gradients with, min(1, clip_norm / (limited_norm + 1e-6)); 1
+                             without clipping */
     uint64_t updated;     /* tensors updated */
     uint64_t nonfinite;   /* gradients that are NaN or infinite once scaled; counted with LRF_REQUIRE_FINITE only */
+    double limited_norm;  /* of the gradients once clip_value has limited them: the norm that clip_norm limits, without
+                             clip_value grad_norm; NaN without clip_norm */
 } lrf_report;
 
 /* Bytes of work memory that a step with these groups and options needs; 0 if none. */

@@ -1,9 +1,15 @@
-/* Phase 1, which only reads: norm of the gradients, whether they are finite, and the clip factor. */
+/* Phase 1, which only reads: norm of the gradients, whether they are finite, and the clip factor. Where a plain sum of
+ * squares has overflowed, or is so small that squares have lost bits, it runs once more in units of 2^600 or 2^-600. */
 #include "tiles.h"
 
+#include <float.h>
 #include <math.h>
 
 static const double CLIP_EPS = 1e-6; /* as in PyTorch's clip_grad_norm_ */
+
+/* Units of norms. A square that counts in a sum from 2^-900 on is a normal number; in these units all that count are,
+ * and none overflows, also of 2^60 elements. */
+static const double LARGE = 0x1p+600, SMALL = 0x1p-600, FEWEST_SQUARES = 0x1p-900;
 
 /* What a tile leaves. */
 typedef struct norm_slot {
@@ -18,42 +24,95 @@ static size_t slot_size(const lrf_options *options)
     return is_needed ? sizeof(norm_slot) : 0;
 }
 
+static int is_repeated(const lrf_step_state *step)
+{
+    return step->unit != 1 || step->limited_unit != 1;
+}
+
+static double sum_of_squares(const lrf_step_state *step, size_t type, const void *x, size_t n, double unit)
+{
+    return unit == 1 ? step->kernels->sum_squares[type](x, n) : step->kernels->sum_scaled_squares[type](x, n, 1 / unit);
+}
+
 static void run_norm(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)
 {
-    const lrf_kernels *kernels = step->kernels;
     const lrf_options *options = &step->options;
     const size_t type = run->group->dtype - LRF_FLOAT32, element_size = lrf_element_size(run->group);
-    const double half_of_largest = (type == 0 ? (double)FLT_MAX : DBL_MAX) / 2;
+    const double largest = type == 0 ? (double)FLT_MAX : DBL_MAX;
     const double scale = type == 0 ? (double)(float)options->grad_scale : options->grad_scale;
     norm_slot *slot = (norm_slot *)options->work + run->index;
-    lrf_tile clamped;
+    lrf_limit_memory memory;
 
     (void)latest;
     for (size_t i = run->first; i < run->end; i++, slot++) {
         const size_t n = lrf_elements_of(run->tensor, i, i + 1);
         const void *const g = lrf_element_address(run->tensor->grad, i * LRF_TILE, element_size);
 
-        *slot = (norm_slot){.sum = kernels->sum_squares[type](g, n)};
+        slot->sum = sum_of_squares(step, type, g, n, step->unit);
+        slot->clamped_sum = 0;
+        if (options->clip_value > 0 && options->clip_norm > 0)
+            slot->clamped_sum =
+                sum_of_squares(step, type, lrf_limit(step, run->group->dtype, g, n, &memory), n, step->limited_unit);
+        if (is_repeated(step))
+            continue;
+        slot->nonfinite = 0;
         /* If the norm of the tile is in range, so is each of its elements. */
-        if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(scale) * sqrt(slot->sum) <= half_of_largest))
-            slot->nonfinite = (double)kernels->count_nonfinite[type](g, n, options->grad_scale);
-        if (options->clip_value > 0 && options->clip_norm > 0) {
-            kernels->clamp[type](&clamped, g, n, options->grad_scale, options->clip_value);
-            slot->clamped_sum = kernels->sum_squares[type](&clamped, n);
-        }
+        if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(scale) * sqrt(slot->sum) <= largest))
+            slot->nonfinite = (double)step->kernels->count_nonfinite[type](g, n, options->grad_scale);
     }
 }
 
-/* Sets grad_norm, clip_factor, nonfinite and where the first of these is. */
+/* ---- what the sums say ----------------------------------------------------------------------------------- */
+
+/* The unit in which a sum of squares should have been made. */
+static double better_unit(double sum)
+{
+    return sum > DBL_MAX ? LARGE : sum < FEWEST_SQUARES ? SMALL : 1;
+}
+
+/* |scale| unit root, without overflow or underflow on the way. */
+static double norm_of(double root, double scale, double unit)
+{
+    const double size = fabs(scale);
+    return (size < 1) == (unit < 1) ? root * unit * size : size * unit * root;
+}
+
+/* The factor min(1, clip_norm / (norm + CLIP_EPS)) twice, of which one may be denormal, or 0. Half way up, by 2^511,
+ * numbers of any size have room in both directions. */
+static void set_clip_factor(lrf_step_state *step, double root, double scale, double unit)
+{
+    const double half = 0x1p+511, clip_norm = step->options.clip_norm, norm = step->limited_norm;
+    /* Of finite gradients, a norm may be too large for float64. */
+    const double lowered = norm > DBL_MAX ? norm_of(root, scale, unit / half) : norm / half;
+    const double divisor = lowered + CLIP_EPS / half;
+    const double factor = norm > DBL_MAX ? clip_norm / divisor / half : clip_norm / (norm + CLIP_EPS);
+
+    step->clip_factor = factor < 1 || factor != factor ? factor : 1;
+    if (step->clip_factor != 1)
+        step->lifted_factor = clip_norm * half / divisor;
+}
+
+/* Whether some gradients are float64, whose squares may be out of range. */
+static int has_doubles(const lrf_step_state *step)
+{
+    for (size_t i = 0; i < step->group_count; i++)
+        if (lrf_group_at(step->groups, i)->dtype == LRF_FLOAT64)
+            return 1;
+    return 0;
+}
+
+/* Sets norms, clip factor, nonfinite and where the first of these is. */
 static int finish_norm(lrf_step_state *step)
 {
     const lrf_options *options = &step->options;
+    const int is_limited = options->clip_value > 0 && options->clip_norm > 0;
     const norm_slot *slot = options->work;
     double sum = 0, clamped_sum = 0;
 
     step->grad_norm = 0;
+    step->nonfinite = 0;
     if (step->tiles == 0)
-        return 1;
+        return LRF_GO_ON;
     for (size_t i = 0; i < step->group_count; i++) {
         const lrf_group *group = lrf_group_at(step->groups, i);
         for (size_t j = 0; j < group->count; j++) {
@@ -73,13 +132,23 @@ static int finish_norm(lrf_step_state *step)
             step->nonfinite += (uint64_t)tensor.nonfinite;
         }
     }
-    step->grad_norm = fabs(options->grad_scale) * sqrt(sum);
-    if (options->clip_norm > 0 && step->nonfinite == 0) {
-        const double norm = options->clip_value > 0 ? sqrt(clamped_sum) : step->grad_norm;
-        const double factor = options->clip_norm / (norm + CLIP_EPS);
-        step->clip_factor = factor < 1 || factor != factor ? factor : 1;
+    if (!is_repeated(step) && has_doubles(step)) {
+        step->unit = better_unit(sum);
+        step->limited_unit = is_limited ? better_unit(clamped_sum) : 1;
+        if (is_repeated(step))
+            return LRF_ONCE_MORE;
     }
-    return step->nonfinite == 0;
+    step->grad_norm = norm_of(sqrt(sum), options->grad_scale, step->unit);
+    if (step->nonfinite > 0)
+        return LRF_STOP;
+    if (is_limited) {
+        step->limited_norm = norm_of(sqrt(clamped_sum), 1, step->limited_unit);
+        set_clip_factor(step, sqrt(clamped_sum), 1, step->limited_unit);
+    } else if (options->clip_norm > 0) {
+        step->limited_norm = step->grad_norm;
+        set_clip_factor(step, sqrt(sum), options->grad_scale, step->unit);
+    }
+    return LRF_GO_ON;
 }
 
 const lrf_phase lrf_norm_phase = {0, slot_size, run_norm, finish_norm};

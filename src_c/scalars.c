@@ -1,6 +1,7 @@
 /* The numbers of one update, in float64, once for all tensors of a group that are at the same step. */
 #include "internal.h"
 
+#include <float.h>
 #include <math.h>
 
 /* Learning rate of update t under lr_decay. */
@@ -34,6 +35,17 @@ static const uint8_t scalar_counts[] = {
 #include "optimizers.def"
 #undef LRF_RULE
 };
+
+lrf_factors lrf_split_factor(double scale, double clip_factor, double lifted_factor, uint32_t dtype)
+{
+    const double smallest = dtype == LRF_FLOAT64 ? DBL_MIN : (double)FLT_MIN;
+    const double lifted = scale * lifted_factor;
+    const double whole = clip_factor < DBL_MIN ? lifted * DBL_MIN : scale * clip_factor;
+
+    if (!(fabs(whole) < smallest) || lifted == 0)
+        return (lrf_factors){1, whole};
+    return (lrf_factors){lifted * (DBL_MIN / smallest), smallest};
+}
 
 void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale)
 {

@@ -75,7 +75,7 @@ static LRF_NOINLINE void run_tiles(const lrf_step_state *step, size_t first, siz
     }
 }
 
-/* Adds up what the tiles left; returns whether the step goes on. */
+/* Adds up what the tiles left; returns how the step goes on. */
 static LRF_NOINLINE int finish_phase(lrf_step_state *step)
 {
     return phases[step->phase]->finish(step);
@@ -112,8 +112,10 @@ static void open_step(lrf_step_state *step, const lrf_group *groups, size_t grou
     step->group_count = group_count;
     step->kernels = NULL;
     step->tiles = step->bad_group = step->bad_tensor = 0;
-    step->grad_norm = NAN;
+    step->grad_norm = step->limited_norm = NAN;
     step->clip_factor = 1;
+    step->lifted_factor = 1 / DBL_MIN;
+    step->unit = step->limited_unit = 1;
     step->nonfinite = 0;
     step->progress = CLOSED;
     step->phase = step->variant = step->with_slots = 0;
@@ -122,7 +124,7 @@ static void open_step(lrf_step_state *step, const lrf_group *groups, size_t grou
 lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, const lrf_options *options,
                      lrf_report *report)
 {
-    lrf_report news = {.grad_norm = NAN, .clip_factor = 1};
+    lrf_report news = {.grad_norm = NAN, .clip_factor = 1, .limited_norm = NAN};
     lrf_status status;
 
     if (job)
@@ -153,9 +155,11 @@ int lrf_next(lrf_job *job)
     } else if (step->progress == RUNNING) {
         if (step->with_slots >> step->phase & 1) {
             const lrf_fpenv saved = lrf_fpenv_enter();
-            const int goes_on = finish_phase(step);
+            const int next = finish_phase(step);
             lrf_fpenv_leave(saved);
-            if (!goes_on) {
+            if (next == LRF_ONCE_MORE)
+                return 1;
+            if (next == LRF_STOP) {
                 step->progress = SKIPPED;
                 return 0;
             }
@@ -214,6 +218,7 @@ lrf_status lrf_end(lrf_job *job, lrf_report *report)
             .clip_factor = step->clip_factor,
             .updated = updated,
             .nonfinite = step->nonfinite,
+            .limited_norm = step->limited_norm,
         };
         lrf_write_report(report, &news);
     }

@@ -4,6 +4,8 @@
 
 #include "internal.h"
 
+#include <float.h>
+
 /* Elements of either type. */
 typedef union lrf_tile {
     float singles[LRF_TILE];
@@ -43,6 +45,26 @@ static inline size_t lrf_elements_of(const lrf_tensor *tensor, size_t first, siz
 {
     const size_t rest = (size_t)tensor->count - first * LRF_TILE, whole = (end - first) * LRF_TILE;
     return whole < rest ? whole : rest;
+}
+
+/* What limited gradients are made in. */
+typedef struct lrf_limit_memory {
+    lrf_tile scaled, limited;
+} lrf_limit_memory;
+
+/* n gradients after grad_scale and clip_value: where they are in memory. */
+static inline void *lrf_limit(const lrf_step_state *step, uint32_t dtype, const void *g, size_t n,
+                              lrf_limit_memory *memory)
+{
+    const lrf_options *options = &step->options;
+    const lrf_factors scale = lrf_split_factor(options->grad_scale, 1, 1 / DBL_MIN, dtype);
+
+    if (scale.first != 1) {
+        step->kernels->multiply[dtype - LRF_FLOAT32](&memory->scaled, g, n, scale.first);
+        g = &memory->scaled;
+    }
+    step->kernels->clamp[dtype - LRF_FLOAT32](&memory->limited, g, n, scale.last, options->clip_value);
+    return &memory->limited;
 }
 
 #endif

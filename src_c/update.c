@@ -17,10 +17,20 @@ static size_t slot_size(const lrf_options *options)
     return has_statistics(options) ? sizeof(lrf_slot) : 0;
 }
 
-/* Whether updates of this group go tile by tile. */
-static int has_stages(const lrf_options *options, const lrf_group *group)
+/* What remains for the rule to multiply gradients with. clip_value comes between the scale and the clip factor, in a
+ * stage of its own. */
+static lrf_factors rule_factors(const lrf_step_state *step, const lrf_group *group)
 {
-    return group->outputs || options->clip_value > 0 || (options->flags & (LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS));
+    const double scale = step->options.clip_value > 0 ? 1 : step->options.grad_scale;
+    return lrf_split_factor(scale, step->clip_factor, step->lifted_factor, group->dtype);
+}
+
+/* Whether updates of this group go tile by tile. */
+static int has_stages(const lrf_step_state *step, const lrf_group *group)
+{
+    const lrf_options *options = &step->options;
+    return rule_factors(step, group).first != 1 || group->outputs || options->clip_value > 0 ||
+           (options->flags & (LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS));
 }
 
 /* Elements before the first whole cache line of the parameter, where it pays to begin there: vectors as wide as a line
@@ -33,13 +43,10 @@ static size_t elements_to_cache_line(const lrf_tensor *tensor, size_t begin, siz
 
 static const lrf_scalars *scalars_of(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)
 {
-    /* clip_value comes between the scale and the clip factor, in a stage of its own. */
-    const double scale = step->options.clip_value > 0 ? 1 : step->options.grad_scale;
-
     if (latest->group != run->group || latest->step != run->tensor->step) {
         latest->group = run->group;
         latest->step = run->tensor->step;
-        lrf_compute_scalars(&latest->scalars, run->group, run->tensor->step + 1, scale * step->clip_factor);
+        lrf_compute_scalars(&latest->scalars, run->group, run->tensor->step + 1, rule_factors(step, run->group).last);
     }
     return &latest->scalars;
 }
@@ -63,6 +70,7 @@ static void run_plain(const lrf_step_state *step, const lrf_tile_run *run, const
 
 /* What a tile needs beside the tensor's buffers. */
 typedef struct tile_memory {
+    lrf_limit_memory limit;
     lrf_tile grad, before, update, denominator;
     lrf_sums sums;
 } tile_memory;
@@ -90,6 +98,19 @@ static lrf_slot empty_slot(void)
     lrf_slot slot = {0};
     memset(slot.bins, LRF_NO_BIN, sizeof slot.bins);
     return slot;
+}
+
+/* n gradients as the rule takes them. */
+static void *limited_gradients(const lrf_step_state *step, const lrf_group *group, void *g, size_t n,
+                               tile_memory *memory)
+{
+    const double first = rule_factors(step, group).first;
+    void *limited = step->options.clip_value > 0 ? lrf_limit(step, group->dtype, g, n, &memory->limit) : g;
+
+    if (first == 1)
+        return limited;
+    step->kernels->multiply[group->dtype - LRF_FLOAT32](&memory->grad, limited, n, first);
+    return &memory->grad;
 }
 
 /* The update of a strip, elements first .. of a tile of `tile_count` elements, with statistics. `update_from` is the
@@ -154,10 +175,7 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
         const lrf_tensor part = part_of(run->tensor, begin, n, element_size);
         lrf_tensor update_from = part;
 
-        if (options->clip_value > 0) {
-            kernels->clamp[type](&memory.grad, part.grad, n, options->grad_scale, options->clip_value);
-            update_from.grad = &memory.grad;
-        }
+        update_from.grad = limited_gradients(step, group, part.grad, n, &memory);
         if (statistics) {
             const size_t index = begin / LRF_TILE, first = begin % LRF_TILE;
             const size_t rest = (size_t)run->tensor->count - index * LRF_TILE;
@@ -183,7 +201,7 @@ static void run_update(const lrf_step_state *step, const lrf_tile_run *run, lrf_
 {
     const lrf_scalars *const scalars = scalars_of(step, run, latest);
 
-    if (has_stages(&step->options, run->group))
+    if (has_stages(step, run->group))
         run_staged(step, run, scalars);
     else
         run_plain(step, run, scalars);
@@ -260,7 +278,7 @@ static int finish_update(lrf_step_state *step)
             slot += lrf_tiles_of(&group->tensors[j]);
         }
     }
-    return 1;
+    return LRF_GO_ON;
 }
 
 const lrf_phase lrf_update_phase = {1, slot_size, run_update, finish_update};

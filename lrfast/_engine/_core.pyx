@@ -314,7 +314,7 @@ cdef class Plan:
         self.scratch = calloc(max(1, self.scratch_size), 1)
         if self.scratch == NULL:
             raise MemoryError()
-        self.last_report.grad_norm, self.last_report.clip_factor = NAN, 1
+        self.last_report.grad_norm, self.last_report.clip_factor, self.last_report.limited_norm = NAN, 1, NAN
         self.configure(Options(), None)
         if self.grads is not None:
             self.bind_grads(self.grads)
@@ -407,7 +407,7 @@ cdef class Plan:
     def report(self):
         """What the latest step did."""
         cdef const lrf_report *r = &self.last_report
-        return Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated)
+        return Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated, r.limited_norm)
 
     # ---- a step ------------------------------------------------------------------------------------------------
 
@@ -560,15 +560,17 @@ cdef class Plan:
     cdef int finish_in_numpy(self, job) except -1:
         """Writes what a step in NumPy came to, and counts it."""
         report, completed = job.report, job.completed
-        count = partial(self._count, report.grad_norm, report.clip_factor, report.updated, report.skipped,
-                        self.skipped + report.skipped, self.updates + completed)
+        count = partial(self._count, report.grad_norm, report.limited_norm, report.clip_factor, report.updated,
+                        report.skipped, self.skipped + report.skipped, self.updates + completed)
         commit.at_once([*job.calls, count])
         if job.failure is not None:
             raise job.failure
         return 0
 
-    def _count(self, double norm, double factor, uint64_t updated, bint skipped, uint64_t all_skipped, uint64_t updates):
-        self.last_report.grad_norm, self.last_report.clip_factor = norm, factor
+    def _count(self, double norm, double limited_norm, double factor, uint64_t updated, bint skipped,
+               uint64_t all_skipped, uint64_t updates):
+        self.last_report.grad_norm, self.last_report.limited_norm, self.last_report.clip_factor = (
+            norm, limited_norm, factor)
         self.last_report.updated, self.last_skipped = updated, skipped
         self.skipped, self.updates = all_skipped, updates
 

@@ -35,6 +35,20 @@ def signed(grad_scale: float, maximize: bool) -> float:
     return -grad_scale if maximize else grad_scale
 
 
+def split_factor(scale: float, clip_factor: float, lifted_factor: float, dtype: np.dtype[Any]) -> tuple[float, float]:
+    """scale * clip_factor in two parts, which multiply gradients one after the other.
+
+    The first is 1 but where the whole would be denormal in the element type, or 0 without being that. lifted_factor:
+    clip_factor times 2^1022, also where that itself is denormal or 0.
+    """
+    smallest = float(np.finfo(dtype).smallest_normal)
+    lifted = scale * lifted_factor
+    whole = lifted * 2.0**-1022 if clip_factor < 2.0**-1022 else scale * clip_factor
+    if not abs(whole) < smallest or lifted == 0:
+        return 1.0, whole
+    return lifted * (2.0**-1022 / smallest), smallest
+
+
 def decayed_lr(lr: float, lr_decay: float, step: int) -> float:
     """lr of update `step` under lr_decay."""
     return lr / (1 + (step - 1) * lr_decay)

@@ -6,6 +6,7 @@ The counterpart of ``_core.pyx`` and, phase by phase, of ``src_c/step.c``.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from . import checks, commit, specification, stages
 from .arithmetic import Array
 from .buffers import Buffers, Group
 from .commit import Call, Stages, at_once, copying, in_one, setting
+from .norm import Norm
 from .options import Options, Report
 from .recorder import Recorder
 
@@ -63,13 +65,15 @@ class Job:
         count = len(buffers.params)
         self.calls: list[Call] = []
         self._results: list[list[Call]] = [[] for _ in range(count)]
-        self._sums, self._clamped_sums, self._nonfinite = [0.0] * count, [0.0] * count, [0] * count
+        self._norm = Norm(options, self.grads, self.grad_scale)
 
     def phases(self) -> Iterator[Run]:
         """The phases, one after the other; the caller runs all parts of one before it asks for the next."""
-        if self.options.clip_norm is not None or self.options.nonfinite != "propagate":
-            yield self._norm
-            self._finish_norm()
+        if self._norm.is_needed:
+            yield self._add_norms
+            while self._norm.finish():
+                yield self._add_norms
+            self._judge_norm()
             if self.report.skipped or self.failure:
                 if self.report.skipped and self.options.zero_grads:  # or a sum of gradients would stay NaN for ever
                     self.calls = [copying(grad, 0) for grad in self.grads if grad is not None]
@@ -89,32 +93,19 @@ class Job:
 
     # ---- norm ------------------------------------------------------------------------------------------------
 
-    def _norm(self, part: int, parts: int) -> None:
-        options = self.options
+    def _add_norms(self, part: int, parts: int) -> None:
         with np.errstate(all="ignore"):
             for _, _, i, grad in self._tensors(part, parts):
-                self._sums[i] = stages.sum_products(grad, grad)
-                if options.nonfinite != "propagate":
-                    self._nonfinite[i] = stages.count_nonfinite(grad, self.grad_scale)
-                if options.clip_norm is not None and options.clip_value is not None:
-                    limited = stages.clamp(grad, self.grad_scale, options.clip_value)
-                    self._clamped_sums[i] = stages.sum_products(limited, limited)
+                self._norm.add(i, grad)
 
-    def _finish_norm(self) -> None:
-        options = self.options
-        norm = stages.global_norm(self._sums, self.grad_scale)
-        bad = [i for i, count in enumerate(self._nonfinite) if count]
-        if bad and options.nonfinite == "raise":
-            self.report = Report(norm)
-            self.failure = self.buffers.not_finite(bad[0], sum(self._nonfinite))
+    def _judge_norm(self) -> None:
+        norm = self._norm
+        bad = [i for i, count in enumerate(norm.nonfinite) if count]
+        self.report = Report(norm.grad_norm, norm.clip_factor, limited_norm=norm.limited_norm)
+        if bad and self.options.nonfinite == "raise":
+            self.failure = self.buffers.not_finite(bad[0], sum(norm.nonfinite))
         elif bad:
-            self.report = Report(norm, skipped=True)
-        else:
-            factor = 1.0
-            if options.clip_norm is not None:
-                clipped = norm if options.clip_value is None else stages.global_norm(self._clamped_sums, 1.0)
-                factor = stages.clip_factor(clipped, options.clip_norm)
-            self.report = Report(norm, factor)
+            self.report = replace(self.report, skipped=True)
 
     # ---- update ----------------------------------------------------------------------------------------------
 
@@ -127,9 +118,7 @@ class Job:
         """The update of tensor i and its stages."""
         buffers, options = self.buffers, self.options
         param = buffers.params[i]
-        used, scale = grad, self.grad_scale * self.report.clip_factor
-        if options.clip_value is not None:
-            used, scale = stages.clamp(grad, self.grad_scale, options.clip_value), self.report.clip_factor
+        used, scale = self._norm.used(grad)
         new, states = param.copy(), {name: state.copy() for name, state in buffers.states[i].items()}
         step = self.steps[i] + 1
         moved = specification.update(group.spec, new, used, states, step, scale, settings)
@@ -160,7 +149,7 @@ class Job:
     def _finish(self) -> None:
         updated = [grad is not None for grad in self.grads]
         steps = np.array([step + one for step, one in zip(self.steps, updated, strict=True)], np.uint64)
-        self.report = Report(self.report.grad_norm, self.report.clip_factor, False, sum(updated))
+        self.report = replace(self.report, updated=sum(updated))
         self.calls = [call for calls in self._results for call in calls]
         self.calls += [copying(self.progress, steps), *setting(self._recorder, self._recorded)]
 

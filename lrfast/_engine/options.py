@@ -60,14 +60,17 @@ class Report:
     """What the latest ``step()`` did.
 
     ``grad_norm``: norm of all gradients times grad_scale, NaN if it was not computed (``clip_norm`` and ``nonfinite``
-    need it); ``clip_factor``: what they were multiplied with for ``clip_norm``; ``skipped``: whether nothing was
-    updated because a gradient was not finite; ``updated``: number of tensors updated.
+    need it); ``clip_factor``: what they were multiplied with for ``clip_norm``, min(1, clip_norm / (limited_norm +
+    1e-6)); ``skipped``: whether nothing was updated because a gradient was not finite; ``updated``: number of tensors
+    updated; ``limited_norm``: norm of what ``clip_value`` left of the gradients, without it ``grad_norm``, NaN without
+    ``clip_norm``.
     """
 
     grad_norm: float = math.nan
     clip_factor: float = 1.0
     skipped: bool = False
     updated: int = 0
+    limited_norm: float = math.nan
 
 
 def _optional(accepts: Callable[[float], bool], expected: str) -> Callable[[str, Any], float | None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from .arithmetic import Array, Moved
+from .arithmetic import Array, Moved, split_factor
 from .commit import at_once, copying
 
 Spec = Callable[..., Moved]
@@ -35,6 +35,12 @@ def argument_of(spec: Spec, state: str) -> str:
     return state if state in names else names[0]
 
 
+def scaled(grad: Array, grad_scale: float) -> tuple[Array, float]:
+    """(gradient, factor) as a specification takes them: a factor that is denormal in the element type acts in two."""
+    first, last = split_factor(grad_scale, 1.0, 2.0**1022, grad.dtype)
+    return (grad if first == 1 else grad.dtype.type(first) * grad), last
+
+
 def update(
     spec: Spec,
     param: Array,
@@ -47,6 +53,7 @@ def update(
     """One update; of the settings those that it takes."""
     arrays = {argument_of(spec, name): array for name, array in states.items()}
     taken = {key: settings[key] for key in settings_of(spec)}
+    grad, grad_scale = scaled(grad, grad_scale)
     return spec(param, grad, **arrays, step=step, grad_scale=grad_scale, **taken)
 
 

@@ -1,13 +1,13 @@
-"""The specification of what surrounds an update, in NumPy: norm, clipping, averages, copies, statistics.
+"""The specification of what surrounds an update, in NumPy: sums, clipping, averages, copies, statistics.
 
-The counterpart of ``src_c/kernels/`` (``reduce.h``, ``stages.h``, ``statistics.h``), ``norm.c`` and ``update.c``, with
-the same bits.
+The counterpart of ``src_c/kernels/`` (``reduce.h``, ``stages.h``, ``statistics.h``) and ``update.c``, with the same
+bits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,18 +21,16 @@ __all__ = [
     "Trace",
     "average",
     "clamp",
-    "clip_factor",
     "copy_into",
     "count_nonfinite",
     "gather",
     "gather_norms",
-    "global_norm",
     "sum_products",
+    "sum_squares",
 ]
 
 TILE, LANES, SAMPLES = 1024, 32, 16
 BINS, FIRST_RATE = 64, -32
-CLIP_EPS = 1e-6
 
 FIELDS = (
     *("elements", "grad_sq", "param_sq", "update_sq", "grad_update", "grad_last", "grad_max", "update_max", "rate_max"),
@@ -69,6 +67,12 @@ def sum_products(x: Array, y: Array) -> float:
     return float(np.add.accumulate(lanes[:, 0])[-1])
 
 
+def sum_squares(x: Array, unit: float = 1.0) -> float:
+    """Sum of (x / unit)^2 in the same order. unit: a power of two."""
+    scaled = x if unit == 1 else x.astype(np.float64) * (1 / unit)
+    return sum_products(scaled, scaled)
+
+
 def count_nonfinite(grad: Array, grad_scale: float) -> int:
     """How many of the scaled gradients are NaN or infinite."""
     return int(np.count_nonzero(~np.isfinite(grad.dtype.type(grad_scale) * grad)))
@@ -81,12 +85,6 @@ def clamp(grad: Array, grad_scale: float, bound: float) -> Array:
     x = np.where(x < -c(bound), -c(bound), x)
     x = np.where(x > c(bound), c(bound), x)
     return x
-
-
-def clip_factor(norm: float, clip_norm: float) -> float:
-    """PyTorch's min(1, clip_norm / (norm + 1e-6)); NaN for a norm that is NaN."""
-    factor = clip_norm / (norm + CLIP_EPS)
-    return factor if factor < 1 or math.isnan(factor) else 1.0
 
 
 def average(ema: Array, param: Array, decay: float) -> None:
@@ -165,11 +163,3 @@ def _histogram(denominator: Array, rate: float) -> Array:
     rates = np.float64(rate) / np.array(samples, np.float64)
     bins = (rates.view(np.uint64) >> np.uint64(52) & np.uint64(0x7FF)).astype(np.int64) - 1023 - FIRST_RATE
     return np.bincount(np.clip(bins, 0, BINS - 1), minlength=BINS).astype(np.float64)
-
-
-def global_norm(sums: Sequence[float], grad_scale: float) -> float:
-    """The norm of all gradients from the sums of squares of each tensor."""
-    total = 0.0
-    for value in sums:
-        total += value
-    return abs(grad_scale) * math.sqrt(total)

@@ -64,6 +64,8 @@ const lrf_kernels LRF_KERNELS = {
         },
     },
     .sum_squares = LRF_ROW(sum_squares),
+    .sum_scaled_squares = LRF_ROW(sum_scaled_squares),
+    .multiply = LRF_ROW(multiply),
     .clamp = LRF_ROW(clamp),
     .count_nonfinite = LRF_ROW(count_nonfinite),
     .average = LRF_ROW(average),

@@ -89,6 +89,23 @@ LRF_KERNELS_TARGET static double LRF_TYPED(sum_squares)(const void *buffer, size
     return LRF_TYPED(fold)(lanes);
 }
 
+/* Sum of (unit x[i])^2 in the same order. unit: a power of two, with which squares neither overflow nor vanish. */
+LRF_KERNELS_TARGET static double LRF_TYPED(sum_scaled_squares)(const void *buffer, size_t n, double unit)
+{
+    const real *const x = buffer;
+    const size_t whole = n - n % LRF_LANES;
+    double lanes[LRF_LANES] = {0};
+
+    for (size_t i = 0; i < whole; i += LRF_LANES) {
+        LRF_DO_NOT_UNROLL
+        for (size_t lane = 0; lane < LRF_LANES; lane++)
+            lanes[lane] += (unit * (double)x[i + lane]) * (unit * (double)x[i + lane]);
+    }
+    for (size_t lane = 0; lane < n - whole; lane++)
+        lanes[lane] += (unit * (double)x[whole + lane]) * (unit * (double)x[whole + lane]);
+    return LRF_TYPED(fold)(lanes);
+}
+
 /* Of a whole tile. */
 LRF_KERNELS_TARGET static void LRF_TYPED(fold_sums)(lrf_slot *slot, lrf_sums *sums)
 {

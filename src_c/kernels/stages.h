@@ -1,6 +1,18 @@
 /* What else happens to a tile besides its update; included by typed.h. Buffers are of the element type unless they say
  * otherwise, and do not overlap. */
 
+/* out = factor * g. */
+LRF_KERNELS_TARGET static void LRF_TYPED(multiply)(void *restrict out_buffer, const void *restrict g_buffer, size_t n,
+                                                   double factor_number)
+{
+    real *restrict const out = out_buffer;
+    const real *restrict const g = g_buffer;
+    const real factor = (real)factor_number;
+
+    for (size_t i = 0; i < n; i++)
+        out[i] = factor * g[i];
+}
+
 /* out = scale * g, limited to -bound .. bound; NaN stays. */
 LRF_KERNELS_TARGET static void LRF_TYPED(clamp)(void *restrict out_buffer, const void *restrict g_buffer, size_t n,
                                                 double scale_number, double bound_number)

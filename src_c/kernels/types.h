@@ -76,6 +76,8 @@ typedef struct lrf_kernels {
     const char *name;
     lrf_update *update[LRF_VARIANTS][LRF_RULE_END][2];
     double (*sum_squares[2])(const void *x, size_t n);
+    double (*sum_scaled_squares[2])(const void *x, size_t n, double unit);
+    void (*multiply[2])(void *restrict out, const void *restrict g, size_t n, double factor);
     void (*clamp[2])(void *restrict out, const void *restrict g, size_t n, double scale, double bound);
     uint64_t (*count_nonfinite[2])(const void *g, size_t n, double scale);
     void (*average[2])(void *restrict ema, const void *restrict p, size_t n, double weight);
