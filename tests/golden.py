@@ -106,8 +106,8 @@ def run(case: Case, dtype: Any, gradient: Any, updates: int, isa: str = "numpy")
         for t in range(1, updates + len(LATE_STEPS) + 1):
             if t > updates:
                 saved = optimizer.state_dict()
-                saved["state"][0]["step"] = LATE_STEPS[t - updates - 1] - 1
-                optimizer.load_state_dict(saved)
+                saved["state"][0]["step"] = late = LATE_STEPS[t - updates - 1] - 1
+                optimizer.load_state_dict(saved, updates=late)
             optimizer.step(gradient(dtype, t), grad_scale=case.grad_scale)
     arrays = [param, *(optimizer.state[0][name] for name in rule_of(optimizer).state_names)]
     assert all(np.isfinite(array).all() for array in arrays), "only finite numbers have the same bytes everywhere"

@@ -118,7 +118,7 @@ def test_late_steps(isa):
                 saved = optimizer.state_dict()
                 for step in (3, 999, 123_456, 2**24 + 1, 2**40, 2**53 + 2):
                     saved["state"][0]["step"] = step
-                    optimizer.load_state_dict(saved)
+                    optimizer.load_state_dict(saved, updates=step)
                     optimizer.step(make_grads(200, np.float32, seed=step))
             results.append(param)
         assert same_bits(*results)

@@ -109,10 +109,6 @@ def test_a_state_dict_loads_into_a_new_optimizer_which_goes_on(path, facts):
         own[...] = param
     run.optimizer.load_state_dict(facts["saved"])
     saved = run.optimizer.state_dict()
-    for group, then, scheduled in zip(
-        saved["param_groups"], facts["saved"]["param_groups"], facts["loaded"]["scheduled"], strict=True
-    ):
-        group |= {key: then[key] for key in scheduled}  # their values come with the next step
     check(saved, facts["saved"])
     run.steps(EARLIER, EARLIER + LATER)
     skipped = facts["later"]["skipped"] - facts["loaded"]["skipped"]  # a state_dict does not count them

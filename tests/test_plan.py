@@ -291,12 +291,12 @@ def test_a_foreign_key_is_refused_by_the_next_step_and_loading_is_whole(plan_cla
     optimizer = lrfast.Adam([{"params": [np.ones(3)], "lr": 0.5}, {"params": [np.ones(3)]}])
     saved = optimizer.state_dict()
     optimizer.param_groups[0]["lr"] = 0.25
-    optimizer.param_groups[1]["initial"] = 1.0
+    optimizer.param_groups[1]["betaz"] = 1.0
     optimizer.load_state_dict(saved)
     assert optimizer.param_groups[0]["lr"] == 0.5
-    with pytest.raises(ValueError, match="unknown option 'initial'"):
+    with pytest.raises(ValueError, match="unknown option 'betaz'"):
         optimizer.step([np.ones(3)] * 2)
-    del optimizer.param_groups[1]["initial"]
+    del optimizer.param_groups[1]["betaz"]
     optimizer.step([np.ones(3)] * 2)
     assert optimizer.updates == 1
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import checks, matching
 from .arithmetic import Array
 from .buffers import Buffers
 from .family import Twin
-from .settings import Settings
+from .further_keys import NAMES, WAYS_TO_RUN
+from .settings import Settings, settings_of_all
+from .table import NOT_NEGATIVE
 
 
 class Shape(NamedTuple):
@@ -20,14 +23,14 @@ class Shape(NamedTuple):
     name: str
     settings: Settings
     buffers: Buffers
-    keys: list[Any] | None  # names of the parameters
     twin: Twin
+    scheduled: bool
 
 
 class Saved(NamedTuple):
     """What a state_dict says, complete and checked, in the order of groups and parameters.
 
-    ``averages`` is None where the optimizer has none.
+    ``settings`` per group, with what else stands there; ``averages`` is None where the optimizer has none.
     """
 
     settings: list[dict[str, Any]]
@@ -35,6 +38,14 @@ class Saved(NamedTuple):
     arrays: list[dict[str, Array]]
     averages: Sequence[Array] | None
     updates: int
+
+
+class Source(NamedTuple):
+    """Whose state_dict it is: ours always has ``updates`` and every entry. ``cast``: other dtypes are converted."""
+
+    ours: bool
+    updates: int | None
+    cast: bool
 
 
 def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
@@ -47,28 +58,39 @@ def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
         i: {"step": step, **{name: array.copy() for name, array in arrays.items()}}
         for i, (step, arrays) in enumerate(zip(steps, buffers.states, strict=True))
     }
-    names = {} if shape.keys is None else {"param_names": list(shape.keys)}
     groups = []
-    for group, settings in zip(buffers.groups, shape.settings.live, strict=True):
-        plain = {key: value for key, value in settings.items() if key != "params"}
+    for group, own in zip(buffers.groups, shape.settings.live, strict=True):
+        plain = {key: copy.deepcopy(value) for key, value in own.items() if key not in ("params", NAMES)}
+        names = {NAMES: list(own[NAMES])} if NAMES in own else {}
         groups.append({**plain, **shape.twin.marks, **names, "params": list(range(group.first, group.stop))})
     averages = {} if buffers.ema is None else {"ema": [average.copy() for average in buffers.ema]}
     return {"state": state, "param_groups": groups, "updates": updates, **averages}
 
 
-def read(saved: Mapping[str, Any], shape: Shape) -> Saved:
+def read(saved: Mapping[str, Any], shape: Shape, updates: Any = None, dtype: str | None = None) -> Saved:
     """Validates all of a state_dict. Raises TypeError or ValueError."""
+    if dtype not in (None, "cast"):
+        raise ValueError(f"dtype: expected None or 'cast', got {dtype!r}")
     _check_layout(saved)
-    settings = _read_groups(saved["param_groups"], shape)
-    order = [i for group in saved["param_groups"] for i in group["params"]]
-    states = [_read_state(i, saved["state"].get(key, {}), shape) for i, key in enumerate(order)]
-    known = set(order)
-    for key in saved["state"]:
-        if key not in known:
-            raise ValueError(f"state_dict: state[{key!r}] belongs to no parameter of its groups")
+    given = saved.get("updates") if updates is None else updates
+    count = None if given is None else checks.count("state_dict: updates" if updates is None else "updates", given)
+    source = Source("updates" in saved, count, dtype == "cast")
+    match = matching.match(saved["param_groups"], shape.settings.live)
+    settings = [_read_group(i, group, shape, source) for i, group in enumerate(match.groups)]
+    entries = _by_parameter(saved["state"], match.keys)
+    states = [_read_state(i, entries.get(key), shape, source) for i, key in enumerate(match.keys)]
     steps = [step for step, _ in states]
-    updates = checks.count("state_dict: updates", saved.get("updates", max(steps, default=0)))
-    return Saved(settings, steps, [arrays for _, arrays in states], _read_averages(saved.get("ema"), shape), updates)
+    if count is None:
+        if shape.scheduled and not any("step" in entry for entry in entries.values()):
+            raise ValueError(
+                "state_dict: expected a count of updates, because settings follow a schedule, and found none, as in "
+                "one of PyTorch's SGD: give it, as in load_state_dict(state_dict, updates=45)"
+            )
+        count = max(steps, default=0)
+    elif count < max(steps, default=0):
+        raise ValueError(f"state_dict: expected updates >= {max(steps)}, the largest step, got {count}")
+    averages = _read_averages(saved.get("ema"), match.places, shape, source)
+    return Saved(settings, steps, [arrays for _, arrays in states], averages, count)
 
 
 def _check_layout(saved: Any) -> None:
@@ -84,70 +106,114 @@ def _check_layout(saved: Any) -> None:
             raise ValueError(f"state_dict: state[{i}]: expected a mapping, got {type(state).__name__}")
 
 
-def _read_groups(groups: Any, shape: Shape) -> list[dict[str, Any]]:
-    """The settings to write, per group."""
-    own = shape.settings
-    if len(groups) != len(own.live):
-        raise ValueError(f"state_dict: expected {len(own.live)} param_groups, got {len(groups)}")
-    found = []
-    for i, (mine, group) in enumerate(zip(own.live, groups, strict=True)):
-        where = f"state_dict: param_groups[{i}]: "
-        if len(group["params"]) != len(mine["params"]):
-            raise ValueError(f"{where}expected {len(mine['params'])} parameters, got {len(group['params'])}")
-        if shape.keys is not None and list(group.get("param_names", shape.keys)) != shape.keys:
-            raise ValueError(f"{where}param_names: expected {shape.keys}, got {list(group['param_names'])}")
-        for key, mark in shape.twin.marks.items():
-            if group.get(key, mark) != mark:
-                raise ValueError(f"{where}expected {key}={mark} of {shape.name}, got {group[key]}: another optimizer")
-        settings = {}
-        for key in own.defaults:
-            if key not in group and key not in shape.twin.absent:
-                raise ValueError(
-                    f"{where}expected the option {key!r} of {shape.name}, which is missing: another optimizer"
-                )
-            settings[key] = group.get(key, shape.twin.absent.get(key))
-        settings = own.checked({**settings, **{key: mine[key] for key in own.schedules[i]}}, where)
-        other = own.first_of_another_state(i, settings)
-        if other is not None:
-            raise ValueError(f"{where}{other}: expected {mine[other]!r} as at construction, got {settings[other]!r}")
-        found.append(settings)
+# ---- groups --------------------------------------------------------------------------------------------------
+
+
+def _read_group(i: int, group: Mapping[str, Any], shape: Shape, source: Source) -> dict[str, Any]:
+    """The settings to write into group i, and what else was saved with them."""
+    own, mine, marks = shape.settings, shape.settings.live[i], shape.twin.marks
+    where = f"state_dict: param_groups[{i}]: "
+    for key, mark in marks.items():
+        if group.get(key, mark) != mark:
+            raise ValueError(f"{where}expected {key}={mark} of {shape.name}, got {group[key]}: another optimizer")
+    kept = {key: value for key, value in group.items() if not (key in own.defaults or key in marks or key in _LEFT)}
+    for key in kept:
+        if key not in mine and key in settings_of_all():
+            raise ValueError(f"{where}{key!r} is no option of {shape.name}: another optimizer")
+    said = {key: group[key] if key in group else _meant(key, group, shape, source, where) for key in own.defaults}
+    settings = own.checked(said, where)
+    other = own.first_of_another_state(i, settings)
+    if other is not None:
+        raise ValueError(f"{where}{other}: expected {mine[other]!r} as at construction, got {settings[other]!r}")
+    return {**{key: copy.deepcopy(value) for key, value in kept.items()}, **settings}
+
+
+_LEFT = {"params", NAMES, *WAYS_TO_RUN}  # of a saved group: not the optimizer's to say
+
+
+def _meant(key: str, group: Mapping[str, Any], shape: Shape, source: Source, where: str) -> Any:
+    """What it meant that a group had no such option, before there was one."""
+    twin = shape.twin
+    if key in twin.absent:
+        return twin.absent[key]
+    witness = twin.witnesses.get(key)
+    is_older = witness is None or (not source.ours and (witness in group or not _LATER & set(group)))
+    if shape.settings.is_flag(key) and is_older:
+        return False
+    raise ValueError(f"{where}expected the option {key!r} of {shape.name}, which is missing: another optimizer")
+
+
+_LATER = {"maximize", *WAYS_TO_RUN}  # keys that came into groups after all flags that tell optimizers apart
+
+
+# ---- states --------------------------------------------------------------------------------------------------
+
+
+def _by_parameter(states: Mapping[Any, Mapping[str, Any]], keys: Sequence[Any]) -> dict[Any, Mapping[str, Any]]:
+    """Entries by the keys that groups have for parameters; JSON makes strings of numbers."""
+    known, found = {**{str(key): key for key in keys}, **{key: key for key in keys}}, {}
+    for key, entry in states.items():
+        if key not in known or known[key] in found:
+            raise ValueError(f"state_dict: state[{key!r}] belongs to no parameter of its groups")
+        found[known[key]] = entry
     return found
 
 
-def _read_state(i: int, saved: Mapping[str, Any], shape: Shape) -> tuple[int, dict[str, Array]]:
+def _read_state(i: int, saved: Mapping[str, Any] | None, shape: Shape, source: Source) -> tuple[int, dict[str, Array]]:
     """(step, arrays) of one tensor. PyTorch has no step for SGD, a float step elsewhere, and no state at all for a
     parameter that never had a gradient."""
-    own = shape.buffers.states[i]
+    own, label = shape.buffers.states[i], f"state_dict: state[{i}]"
+    if saved is None and source.ours:
+        raise ValueError(
+            f"{label}: expected an entry for every parameter, as a state_dict with 'updates' has, and this is missing; "
+            "for one of PyTorch's, leave 'updates' out and give load_state_dict(state_dict, updates=...)"
+        )
+    saved = saved or {}
     arrays = {}
     for name, value in saved.items():
-        label = f"state_dict: state[{i}][{name!r}]"
         if name == "step" or value is None:
             continue
         if name not in own:
-            raise ValueError(f"{label}: {shape.name} has no such state: another optimizer")
-        arrays[name] = _array(label, value, own[name])
+            raise ValueError(f"{label}[{name!r}]: {shape.name} has no such state: another optimizer")
+        arrays[name] = array = _array(f"{label}[{name!r}]", value, own[name], source.cast)
+        if name in NOT_NEGATIVE and (array < 0).any():
+            raise ValueError(f"{label}[{name!r}]: expected numbers >= 0, got {array[array < 0][0]}")
     if arrays and "step" not in saved and shape.twin.counts_steps:
-        raise ValueError(f"state_dict: state[{i}]: expected 'step', which is missing")
-    if (arrays or saved.get("step")) and len(arrays) != len(own):
+        raise ValueError(f"{label}: expected 'step', which is missing")
+    if (arrays or saved.get("step") or source.ours) and len(arrays) != len(own):
         missing = next(name for name in own if name not in arrays)
-        raise ValueError(f"state_dict: state[{i}]: expected the state {missing!r}, which is missing")
-    return checks.count(f"state_dict: state[{i}]['step']", saved.get("step", 1 if arrays else 0)), arrays
+        raise ValueError(f"{label}: expected the state {missing!r}, which is missing")
+    uncounted = 0 if not arrays else source.updates or 1
+    return checks.count(f"{label}['step']", saved.get("step", uncounted)), arrays
 
 
-def _read_averages(saved: Any, shape: Shape) -> Sequence[Array] | None:
+def _read_averages(saved: Any, places: Sequence[int], shape: Shape, source: Source) -> Sequence[Array] | None:
     """What the averages become; the parameters themselves where none were saved."""
     params = shape.buffers.params
     if shape.buffers.ema is None or saved is None:
         return None if shape.buffers.ema is None else params
     if not isinstance(saved, Sequence) or len(saved) != len(params):
         raise ValueError(f"state_dict: ema: expected a sequence of {len(params)} arrays")
-    return [_array(f"state_dict: ema[{i}]", x, p) for i, (x, p) in enumerate(zip(saved, params, strict=True))]
+    return [_array(f"state_dict: ema[{i}]", saved[i], p, source.cast) for i, p in zip(places, params, strict=True)]
 
 
-def _array(label: str, value: Any, own: Array) -> Array:
-    array = np.asarray(value).view()  # whose shape nobody else changes
-    if array.dtype != own.dtype:
-        raise TypeError(f"{label}: expected dtype {own.dtype}, got {array.dtype}")
+def _array(label: str, value: Any, own: Array, cast: bool) -> Array:
+    """An array of a state_dict, which is NumPy's, PyTorch's or what NumPy makes one of."""
+    try:
+        if cast and hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.double() if value.is_floating_point() else value
+        array = np.asarray(value).view()  # whose shape nobody else changes
+    except Exception as error:
+        raise TypeError(f"{label}: expected an array of {own.dtype}, got {type(value).__name__}: {error}") from None
+    if array.dtype != own.dtype and not (cast and array.dtype.kind in "fiu"):
+        hint = "; load_state_dict(..., dtype='cast') converts" if array.dtype.kind == "f" else ""
+        raise TypeError(f"{label}: expected dtype {own.dtype}, got {array.dtype}{hint}")
     if array.shape != own.shape:
         raise ValueError(f"{label}: expected shape {own.shape}, got {array.shape}")
-    return array
+    with np.errstate(over="ignore"):
+        converted = array.astype(own.dtype, copy=False)
+    lost = np.isinf(converted) & np.isfinite(array) if converted is not array else np.False_
+    if lost.any():
+        raise ValueError(f"{label}: expected numbers that {own.dtype} can hold, got {array[lost][0]}")
+    return converted

@@ -17,12 +17,15 @@ class Twin(NamedTuple):
     """How the state_dict of PyTorch's optimizer of the same name differs.
 
     ``marks`` go into every group and tell twins apart that have the same settings; ``absent`` holds settings that
-    PyTorch lacks, with what it means; ``counts_steps``: whether its states have a step.
+    PyTorch lacks or once lacked, with what it means (a missing flag means False); ``counts_steps``: whether its states
+    have a step. ``witnesses``: a flag, by which alone another optimizer differs from this one, and a key of PyTorch's
+    that proves the group this one's where the flag is missing.
     """
 
     marks: Mapping[str, Any] = MappingProxyType({})
     absent: Mapping[str, Any] = MappingProxyType({})
     counts_steps: bool = True
+    witnesses: Mapping[str, str] = MappingProxyType({})
 
 
 class Family:

@@ -9,15 +9,22 @@ import numpy as np
 
 
 def flatten(kind: str, arrays: Any) -> tuple[list[Any], list[str], list[Any] | None]:
-    """An array, a mapping or a sequence as (list, labels, keys of the mapping); kind is "params", "grads", ..."""
+    """An array, a mapping or a sequence as (list, labels, names); kind is "params", "grads", ...
+
+    Names are the keys of a mapping; parameters may be (name, array) pairs, too, as PyTorch's named_parameters.
+    """
     if isinstance(arrays, np.ndarray):
         return [arrays], [kind], None
     if isinstance(arrays, Mapping):
-        keys = list(arrays)
-        return list(arrays.values()), [f"{kind}[{key!r}]" for key in keys], keys
+        return list(arrays.values()), [f"{kind}[{key!r}]" for key in arrays], list(arrays)
     if isinstance(arrays, (str, bytes)) or not isinstance(arrays, Iterable):
         raise TypeError(f"{kind}: expected an array, a sequence or a mapping of arrays, got {type(arrays).__name__}")
     items = list(arrays)
+    named = [isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in items]
+    if kind == "params" and any(named):
+        if not all(named):
+            raise ValueError(f"{kind}[{named.index(False)}]: expected a pair (name, array) like others, got no name")
+        return [array for _, array in items], [f"{kind}[{name!r}]" for name, _ in items], [name for name, _ in items]
     return items, [f"{kind}[{i}]" for i in range(len(items))], None
 
 

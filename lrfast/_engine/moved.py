@@ -9,6 +9,7 @@ from typing import Any
 
 from .buffers import Snapshot
 from .form import Form
+from .further_keys import NAMES
 
 MOVED: dict[str, dict[str, str]] = {
     "lrfast._optimizer": {"Optimizer": "lrfast._engine.optimizer:Optimizer"},
@@ -58,13 +59,16 @@ def upgraded(saved: dict[str, Any]) -> dict[str, Any]:
     attributes = dict(saved["attributes"])  # 0.1.0
     names = ("defaults", "_tail", "_param_groups", "_schedules", "_structures", "_keys", "_bare", "_takes_list")
     own = {name: attributes.pop(name) for name in names}
+    groups, keys = own["_param_groups"], own["_keys"]
+    if keys is not None:
+        groups = [{**groups[0], NAMES: tuple(keys)}]
     return {
         "attributes": attributes,
         "defaults": own["defaults"],
-        "groups": own["_param_groups"],
+        "groups": groups,
         "schedules": own["_schedules"],
         "known": [None] * len(own["_schedules"]),
-        "form": Form(own["_bare"], own["_keys"], own["_takes_list"]),
+        "form": Form(own["_bare"], keys, own["_takes_list"]),
         "options": own["_tail"],
         "bound": Snapshot(**dict(zip(_BOUND, saved["bound"], strict=True))),
     }

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from . import backend, checkpoint, form, moved
+from . import archive, backend, checkpoint, form, further_keys, moved
 from .arithmetic import Array
 from .buffers import Buffers, Group, Snapshot, State, state_array
 from .commit import Call, at_once, copying, setting
 from .family import Family
 from .form import Form
+from .further_keys import NAMES
 from .options import Options, Report, StepOptions
 from .recorder import Recorder
 from .settings import Settings
@@ -48,8 +49,10 @@ class Optimizer(Family):
     Parameters
     ----------
     params
-        An array, a sequence of arrays, a mapping name -> array, or a list of groups ``{"params": ..., "lr": ...}``.
-        C-contiguous float32 or float64 arrays, which are updated in place. Tensors may differ in dtype and shape.
+        An array, a sequence of arrays or of pairs (name, array), a mapping name -> array, or a list of groups
+        ``{"params": any of these, "lr": ...}``. C-contiguous float32 or float64 arrays, which are updated in place.
+        Tensors may differ in dtype and shape. Names, given for all or for none, stand in errors and checkpoints, and
+        in their group as ``"param_names"``. Other keys of a group are kept and saved as they are.
     grads
         None, or gradients to bind: a bare array for a bare array, a mapping for a mapping, otherwise a flat sequence
         across all groups. Each has the dtype and shape of its parameter. A None among them skips that tensor.
@@ -94,18 +97,19 @@ class Optimizer(Family):
         own = Settings(type(self), settings)
         labels: list[str] = []
         arrays: list[Any] = []
-        items, names, keys = form.flatten("params", params)
+        items, item_labels, names = form.flatten("params", params)
         if not items:
             raise ValueError("params: expected at least one array, got none")
         if isinstance(params, Mapping) and "params" in params and not isinstance(params["params"], np.ndarray):
             raise TypeError("params: expected a list of groups, got a single group; put it into a list")
-        if any(isinstance(item, dict) for item in items) and keys is None:
+        if any(isinstance(item, dict) for item in items) and names is None:
             for group in items:
                 _append_group(own, group, arrays, labels, 0)
         else:
-            own.append({}, len(items), 0)
-            arrays, labels = items, names
-        shape = Form.of(params, keys)
+            named = {} if names is None else {NAMES: further_keys.names(names, len(items), "params: ")}
+            own.append(named, len(items), 0)
+            arrays, labels = items, item_labels
+        shape = Form.of(params, names if isinstance(params, Mapping) else None)
         count = len(arrays)
         copies = shape.in_order("copy_to", options.get("copy_to"), count)
         grads = shape.in_order("grads", grads, count)
@@ -246,24 +250,35 @@ class Optimizer(Family):
         at_once([settings.publish(), *setting(self, made)])
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all states and settings, in PyTorch's layout, and ``"updates"``. Schedules are not in it."""
+        """Copies of all states and settings, in PyTorch's layout, and ``"updates"``. Schedules are not in it.
+
+        Raises TypeError or ValueError as ``step`` does where a setting was edited to what is none.
+        """
         saved: dict[str, Any] = self._plan.held().run(self._save)
         return saved
 
     def _save(self) -> dict[str, Any]:
+        self._take_edits()
         return checkpoint.write(self._shape(), self._plan.progress.tolist(), self.updates)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], *, updates: int | None = None, dtype: str | None = None
+    ) -> None:
         """Copy a ``state_dict`` into the existing arrays; also one of the PyTorch optimizer of the same name.
 
-        Raises TypeError (dtype) or ValueError (another optimizer, number of tensors, shape, structural option)
-        before anything is written. Scheduled settings stay scheduled. Statistics begin anew: the update before is not
+        Where both have names, a parameter gets the state of its name. ``updates`` is the number of completed updates,
+        in place of that in the dict; it must be given where schedules need it and the dict has none, as those of
+        PyTorch's SGD. ``dtype="cast"`` converts arrays of another dtype; what becomes infinite is refused.
+
+        Raises TypeError (dtype) or ValueError (another optimizer, names, number of tensors, shape, structural option,
+        entries that are missing or contradict each other) before anything is written. Scheduled settings stay
+        scheduled, and show their saved values until the next step. Statistics begin anew: the update before is not
         known.
         """
-        self._plan.held().run(self._load, state_dict)
+        self._plan.held().run(self._load, state_dict, updates, dtype)
 
-    def _load(self, state_dict: Mapping[str, Any]) -> None:
-        saved = checkpoint.read(state_dict, self._shape())
+    def _load(self, state_dict: Mapping[str, Any], updates: int | None, dtype: str | None) -> None:
+        saved = checkpoint.read(state_dict, self._shape(), updates, dtype)
         settings, buffers, plan = self._settings, self._buffers, self._plan
         calls: list[Call] = []
         for i, loaded in enumerate(saved.settings):
@@ -281,9 +296,28 @@ class Optimizer(Family):
         calls += _recording(self._options, recorder, buffers, plan)
         at_once([*calls, *setting(self, {"_recorder": recorder})])
 
+    def save(self, path: archive.Path) -> None:
+        """Write the ``state_dict`` into a file, a ``.npz`` without pickle whatever its name.
+
+        The parameters are not in it; save them beside it. It is written beside, flushed to the disk and moved into
+        place, so that after a crash, a signal or a full disk the old file or the new one is there, whole; its
+        permissions stay. Raises OSError, and TypeError for a further key of a group that a file cannot hold.
+        """
+        about = [{key: repr(schedule) for key, schedule in group.items()} for group in self._settings.schedules]
+        archive.write(path, self.state_dict(), {"optimizer": type(self).__name__, "schedules": about})
+
+    def load(self, path: archive.Path, *, dtype: str | None = None) -> None:
+        """Copy what ``save`` wrote into the existing arrays, as ``load_state_dict`` does.
+
+        All of the file is read and checked before anything is written. Raises OSError, ValueError for a damaged or
+        foreign file, and what ``load_state_dict`` raises.
+        """
+        self.load_state_dict(archive.read(path), dtype=dtype)
+
     def _shape(self) -> checkpoint.Shape:
         self._settings.check_groups()
-        return checkpoint.Shape(type(self).__name__, self._settings, self._buffers, self._form.keys, self.torch_twin)
+        settings = self._settings
+        return checkpoint.Shape(type(self).__name__, settings, self._buffers, self.torch_twin, any(settings.schedules))
 
     # ---- copies of the optimizer -----------------------------------------------------------------------------
 
@@ -338,7 +372,7 @@ class Optimizer(Family):
     def __repr__(self) -> str:
         lines = [type(self).__name__ + " ("]
         for i, (group, schedules) in enumerate(zip(self._settings.live, self._settings.schedules, strict=True)):
-            settings = ", ".join(f"{k}={schedules.get(k, v)}" for k, v in group.items() if k != "params")
+            settings = ", ".join(f"{k}={schedules.get(k, v)}" for k, v in group.items() if k not in ("params", NAMES))
             lines.append(f"  group {i}: {len(group['params'])} tensors, {settings}")
         return "\n".join([*lines, ")"])
 
@@ -480,9 +514,17 @@ class _Unmoved:
 def _append_group(settings: Settings, group: Any, arrays: list[Any], labels: list[str], t: int) -> None:
     if not isinstance(group, Mapping) or "params" not in group:
         raise TypeError(f"params: expected groups like {{'params': ..., 'lr': ...}}, got {group!r:.80}")
-    items, _, _ = form.flatten("params", group["params"])
-    settings.append({key: value for key, value in group.items() if key != "params"}, len(items), t)
-    labels += [f"params[{len(arrays) + i}]" for i in range(len(items))]
+    items, item_labels, names = form.flatten("params", group["params"])
+    own = {key: value for key, value in group.items() if key != "params"}
+    if names is not None:
+        own[NAMES] = names
+    if NAMES in own:
+        own[NAMES] = further_keys.names(own[NAMES], len(items), f"group {len(settings.live)}: ")
+        item_labels = [f"params[{name!r}]" for name in own[NAMES]]
+    settings.append(own, len(items), t)
+    taken = set(labels)
+    for i, label in enumerate(item_labels, start=len(arrays)):
+        labels.append(label if NAMES in own and label not in taken else f"params[{i}]")
     arrays += items
 
 

@@ -9,6 +9,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from .further_keys import WAYS_TO_RUN, way_to_run
+
 
 class StepOptions(TypedDict, total=False):
     """Keywords of every optimizer; see :class:`lrfast.Optimizer`."""
@@ -20,6 +22,10 @@ class StepOptions(TypedDict, total=False):
     ema: float | None
     copy_to: Any
     stats: bool | int | str
+    foreach: bool | None
+    fused: bool | None
+    capturable: bool | None
+    differentiable: bool | None
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ class Options:
         """Those of a constructor, all but ``copy_to``; owner and its settings are for the error."""
         options = cls()
         for name, value in keywords.items():
-            if name == "copy_to":
+            if name in WAYS_TO_RUN:
+                way_to_run(name, value, "")
+            if name == "copy_to" or name in WAYS_TO_RUN:
                 continue
             if name not in _CHECKS and name != "stats":
                 known = ", ".join([*settings, "grads", *StepOptions.__annotations__])

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-from . import checks
+from . import checks, further_keys
 from .commit import Call
 from .family import Family
+from .further_keys import NAMES
 from .table import FLAGS, NUMBERS_OF, RULES, Rule
 
 # A setting that follows a schedule: (index of the group, its live dict, the known one, key, schedule, numbers of C that
@@ -21,9 +22,10 @@ class Settings:
     """The groups of an optimizer without their arrays.
 
     ``groups`` is the list ``param_groups``, which the user may do anything to; ``live`` are the dicts that belong into
-    it, with ``"params"`` a tuple of arrays; ``schedules`` per group what follows a schedule; ``rules`` the row of the
-    table for each. ``known`` holds what each group said when it was last checked: where a group says something else
-    now, somebody edited it.
+    it, with ``"params"`` a tuple of arrays, ``"param_names"`` theirs if they have names, and what users and schedulers
+    keep there beside settings; ``schedules`` per group what follows a schedule; ``rules`` the row of the table for
+    each. ``known`` holds what each group said when it was last checked: where a group says something else now, somebody
+    edited it.
     """
 
     def __init__(self, family: type[Family], defaults: Mapping[str, Any]) -> None:
@@ -58,20 +60,21 @@ class Settings:
         """A group of ``count`` parameters, whose arrays come later; it begins after t updates. Raises TypeError or
         ValueError."""
         where = f"group {len(self.live)}: "
-        for key in own:
-            self._refuse_unknown(key, where)
+        further = {key: value for key, value in own.items() if key not in self.defaults}
+        further_keys.check(further, self.family, self.defaults, where)
+        if self.live and (NAMES in own) != (NAMES in self.live[0]):
+            raise ValueError(f"{where}params: expected names for the parameters of all groups, or of none")
         settings = {**self.defaults, **own}
         scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value)}
         for key, schedule in scheduled.items():
             settings[key] = value_at(schedule, t)
         settings = self.checked(settings, where)
-        self.restore({"params": (None,) * count, **settings}, scheduled)
+        self.restore({"params": (None,) * count, **settings, **further}, scheduled)
 
     def restore(self, group: dict[str, Any], scheduled: dict[str, Any], known: dict[str, Any] | None = None) -> None:
         """A group as it is; ``known``: what of it was checked before, where that is not all."""
         known = dict(group) if known is None else known
-        settings = {key: value for key, value in known.items() if key != "params"}
-        self.rules.append(RULES[self.family.variant({**settings, **scheduled})])
+        self.rules.append(RULES[self.family.variant({**known, **scheduled})])
         self.live.append(group)
         self.schedules.append(scheduled)
         self.known.append(known)
@@ -95,6 +98,10 @@ class Settings:
         self.family.check(plain, where)
         return plain
 
+    def is_flag(self, key: str) -> bool:
+        """Whether a setting is True or False, and False by default."""
+        return self._kinds[key] is False
+
     # ---- edits -----------------------------------------------------------------------------------------------
 
     def edited(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -107,18 +114,24 @@ class Settings:
     def accepting(self, i: int, new: Mapping[str, Any], plan: Any) -> list[Call]:
         """What makes group i say this from now on, and the plan know."""
         group, known = self.live[i], self.known[i]
-        after = {**known, **new}
-        after = {key: after.pop(key) for key in list(group) if key in known} | after  # in the order of the group
-        numbers = numbers_of(self.rules[i], new, self.family.numbers(after))
-        calls: list[Call] = [partial(plan.set, i, after, numbers, flags_of(after)), partial(group.update, new)]
-        if list(after) != list(known):  # a key was removed and put back
+        order, says = list(group), {**known, **new}
+        lasting = {*order, *new, *self.defaults, "params", NAMES}
+        after = {key: says[key] for key in dict.fromkeys([*order, *says]) if key in says and key in lasting}
+        calls: list[Call] = [self._telling(plan, i, after, new), partial(group.update, new)]
+        if list(after) != list(known):  # a key came, or was removed, or that and put back
             calls.append(known.clear)
         return [*calls, partial(known.update, after)]
 
     def tell(self, plan: Any) -> None:
         """Everything, to a new plan."""
         for i, known in enumerate(self.known):
-            plan.set(i, known, numbers_of(self.rules[i], known, self.family.numbers(known)), flags_of(known))
+            self._telling(plan, i, known, known)()
+
+    def _telling(self, plan: Any, i: int, says: Mapping[str, Any], new: Mapping[str, Any]) -> Call:
+        """What tells a plan that group i says this now, of which something is new."""
+        settings, changed = ({key: x[key] for key in self.defaults if key in x} for x in (says, new))
+        numbers = numbers_of(self.rules[i], changed, self.family.numbers(settings))
+        return partial(plan.set, i, says, numbers, flags_of(settings))
 
     def first_of_another_state(self, i: int, settings: Mapping[str, Any]) -> str | None:
         """The first of new settings for group i by which it would need other states, or give them another meaning."""
@@ -135,16 +148,18 @@ class Settings:
     def _check_edit(self, i: int) -> dict[str, Any]:
         """What of group i is new, in its plain form."""
         group, known, where = self.live[i], self.known[i], f"group {i}: "
-        for key in known:
+        for key in ("params", NAMES):
+            if group.get(key) is not known.get(key):
+                raise ValueError(f"{where}{key} cannot be replaced; make a new optimizer or use add_param_group")
+        for key in self.defaults:
             if key not in group:
                 raise ValueError(f"{where}expected the option {key!r}, which was removed from param_groups")
-        for key in group:
-            if key not in known:
-                self._refuse_unknown(key, where)
-        if group["params"] is not known["params"]:
-            raise ValueError(f"{where}params cannot be replaced; make a new optimizer or use add_param_group")
-        new = {key: value for key, value in group.items() if value is not known[key]}
-        settings = {key: checks.setting(key, value, self._kinds[key], where) for key, value in new.items()}
+        new = {key: value for key, value in group.items() if key not in known or value is not known[key]}
+        further = {key: value for key, value in new.items() if key not in self.defaults}
+        further_keys.check(further, self.family, self.defaults, where)
+        settings = {
+            key: checks.setting(key, value, self._kinds[key], where) for key, value in new.items() if key not in further
+        }
         for key in self.schedules[i]:
             if key in settings and settings[key] != known[key]:
                 raise ValueError(
@@ -158,12 +173,7 @@ class Settings:
                 f"got {group.get(other)!r}"
             )
         self.family.check({**known, **settings}, where)
-        return settings
-
-    def _refuse_unknown(self, key: str, where: str) -> None:
-        if key not in self.defaults:
-            known = ", ".join(self.defaults)
-            raise ValueError(f"{where}unknown option {key!r}; {self.family.__name__} has {known}")
+        return {**further, **settings}
 
     # ---- schedules -------------------------------------------------------------------------------------------
 
@@ -267,6 +277,18 @@ def kinds_of(family: Any) -> dict[str, Any]:
             parameters = inspect.signature(base.__init__).parameters.values()
             kinds |= {p.name: p.default for p in parameters if p.default is not p.empty and p.name != "grads"}
     return kinds
+
+
+@cache
+def settings_of_all() -> frozenset[str]:
+    """Names that are settings of any of this package's optimizers."""
+    found, families = set(), [Family]
+    while families:
+        family: Any = families.pop()
+        families += family.__subclasses__()
+        if family.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            found |= set(kinds_of(family))
+    return frozenset(found)
 
 
 def _is_scheduled(key: str, value: Any) -> bool:

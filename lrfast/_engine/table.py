@@ -101,6 +101,9 @@ FLAGS: dict[str, Flag] = {
 CONSTANTS: dict[str, Range] = {row["name"]: RANGES[row["range"]] for row in _CONSTANT.finditer(_TEXT)}
 """Ranges of numbers that only a constructor takes."""
 
+NOT_NEGATIVE = frozenset({"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta", "exp_inf", "step_size"})
+"""States that hold squares, or sizes."""
+
 NUMBERS_OF: dict[str, tuple[str, ...]] = {
     setting: tuple(n.name for n in NUMBERS.values() if n.setting.partition("[")[0] == setting)
     for setting in dict.fromkeys(n.setting.partition("[")[0] for n in NUMBERS.values())

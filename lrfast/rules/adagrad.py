@@ -77,7 +77,7 @@ class Adagrad(Optimizer):
 
     spec = staticmethod(adagrad)
     fixed = ("accumulate", "initial_accumulator_value")
-    torch_twin = Twin(absent={"accumulate": "sum"})
+    torch_twin = Twin(absent={"accumulate": "sum", "initial_accumulator_value": 0.0})
 
     def __init__(
         self,

@@ -165,7 +165,7 @@ class Adam(Optimizer):
 
     spec = staticmethod(adam)
     fixed = ("amsgrad",)
-    torch_twin = Twin(marks={"decoupled_weight_decay": False})
+    torch_twin = Twin(marks={"decoupled_weight_decay": False}, witnesses={"amsgrad": "fused"})  # RAdam has neither
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class AdamW(Adam):
     """
 
     spec = staticmethod(adamw)
-    torch_twin = Twin(marks={"decoupled_weight_decay": True})
+    torch_twin = Twin(marks={"decoupled_weight_decay": True}, witnesses={"amsgrad": "fused"})
 
     def __init__(
         self,

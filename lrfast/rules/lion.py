@@ -77,7 +77,7 @@ class Lion(Optimizer):
     """
 
     spec = staticmethod(lion)
-    torch_twin = Twin(absent={"maximize": False}, counts_steps=False)
+    torch_twin = Twin(counts_steps=False)
 
     def __init__(
         self,

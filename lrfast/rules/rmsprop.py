@@ -120,7 +120,7 @@ class RMSprop(Optimizer):
 
     spec = staticmethod(rmsprop)
     fixed = ("centered", "initial")
-    torch_twin = Twin(absent={"initial": "zero"})
+    torch_twin = Twin(absent={"initial": "zero", "momentum": 0.0})
 
     def __init__(
         self,
