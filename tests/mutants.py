@@ -209,6 +209,7 @@ class Tree:
         for folder in ("base", "mutant"):
             (self.root / "build" / folder).mkdir(parents=True)
         dispatch = self.root / "src_c" / "dispatch.c"
+        shutil.copy(dispatch, self.root / "build")
         dispatch.write_text(one_instruction_set(dispatch.read_text()))
         for isa in ("avx2", "avx512"):
             stub = f'#include "internal.h"\nconst lrf_kernels lrf_kernels_{isa} = {{.name = "{isa}"}};\n'
@@ -227,10 +228,10 @@ class Tree:
 
     def judge(self, mutant: Mutant) -> dict[str, object]:
         """What becomes of a mutant: killed, survived, same code or invalid; and by what."""
-        path = self.root / mutant.file
-        original, start = path.read_text(encoding="utf-8"), time.monotonic()
-        changed = mutant.applied((ROOT / mutant.file).read_text(encoding="utf-8"))
-        path.write_text(one_instruction_set(changed), encoding="utf-8")
+        path, start = self.root / mutant.file, time.monotonic()
+        original = path.read_text(encoding="utf-8")
+        text = (self.root / "build" / "dispatch.c").read_text() if path.name == "dispatch.c" else original
+        path.write_text(one_instruction_set(mutant.applied(text)), encoding="utf-8")
         found = ("survived", "")
         try:
             found = self.outcome(mutant.file)
