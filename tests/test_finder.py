@@ -46,6 +46,46 @@ def test_edge_of_gradient_descent_is_two_over_the_curvature(curvature):
     assert len(sweep.lrs) == len(sweep.losses) < 60
 
 
+CLASSES = [cls for cls in lrfast.optim.all_optimizers() if cls is not lrfast.Rprop]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_bracket_of_decades_suggests_nothing(cls):
+    for steps in [*range(2, 13), 20, 50, 100]:
+        opt, f = quadratic(1.0, cls)
+        sweep = lrfast.find_lr(opt, f, 1e-7, 10.0, steps)
+        apart = 1e8 ** (1 / (steps - 1))
+        if apart > 11:
+            assert math.isnan(sweep.suggestion), (steps, sweep)
+            found = "did not fall clearly, and no update was unstable" not in sweep.reason
+            assert found == (f"a factor of {apart:.2g} apart, try steps=9 or more" in sweep.reason)
+        else:
+            assert "try steps" not in sweep.reason
+            assert math.isnan(sweep.suggestion) or sweep.suggestion in (*sweep.lrs, sweep.edge / 2)
+            assert not sweep.suggestion > sweep.edge / 2
+
+
+def test_what_is_suggested_for_a_quadratic_is_near_its_best_step():
+    for steps in range(2, 101):
+        opt, f = quadratic(1.0)
+        sweep = lrfast.find_lr(opt, f, 1e-7, 10.0, steps)
+        assert math.isnan(sweep.suggestion) == (steps < 9), steps
+        assert steps < 9 or 0.05 <= sweep.suggestion <= 1.0, steps  # 1 / curvature is the best
+
+
+def test_few_steps_suffice_over_few_decades():
+    opt, f = quadratic(1.0)
+    sweep = lrfast.find_lr(opt, f, 0.5, 5.0, 2)
+    assert sweep.suggestion == sweep.edge / 2 == 0.25
+
+
+def test_rprop_has_no_rate_to_find():
+    opt = lrfast.Rprop(p := np.ones(2))
+    with pytest.raises(ValueError, match="expected an optimizer whose updates depend on lr; that of Rprop is only"):
+        lrfast.find_lr(opt, lambda: (float(p @ p), 2 * p))
+    assert np.array_equal(p, [1, 1])
+
+
 def test_edge_of_heavy_ball_is_higher():
     opt, f = quadratic(37.0, momentum=0.9)
     sweep = lrfast.find_lr(opt, f, 1e-4, 10.0, 100)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import specification
 from .arithmetic import Array
 from .commit import copying
 from .optimizer import Optimizer
@@ -52,6 +53,20 @@ def lent(optimizer: Optimizer) -> Any:
     pairs = [(array, np.empty_like(array)) for array in arrays if array.flags.writeable]
     keep, restore = [copying(kept, array) for array, kept in pairs], [copying(array, kept) for array, kept in pairs]
     return optimizer._plan.held(LENT, [keep], [restore])
+
+
+def follows_lr(optimizer: Optimizer) -> bool:
+    """Whether updates depend on lr, later ones than the first."""
+    settings, rule = dict(optimizer._settings.known[0]), optimizer._settings.rules[0]
+    updates = []
+    for lr in (1.0, 2.0):
+        states = {name: np.full(1, optimizer.initial(name, settings)) for name in rule.state_names}
+        for step, rate in ((1, 1.0), (2, lr)):
+            moved = specification.update(
+                optimizer.spec, np.ones(1), np.ones(1), states, step, 1.0, {**settings, "lr": rate}
+            )
+        updates.append(moved.update)
+    return not np.array_equal(*updates, equal_nan=True)
 
 
 def twin(optimizer: Optimizer, *, without: str = "lr") -> Optimizer:

@@ -19,6 +19,7 @@ __all__ = ["Sweep", "find_lr"]
 
 _SMOOTHING = 0.8  # weight of a neighbour: a loss is averaged with about four on either side
 _CLEAR = 2.0  # times the jitter: pure noise of 300 losses falls by 1.6 of it, once in a hundred sweeps
+_COARSE = 10.5  # neighbours further apart leave the answer open by more than an order of magnitude
 _DIVERGED = 3.0  # as many times the fall of the loss so far, or its size, above the best
 
 
@@ -85,17 +86,20 @@ def find_lr(
       stability (``opt.stats["total"]``: ``sharpness``, ``sharpness_limit``). In gradient descent on a quadratic the
       edge is 2/L and half of it, 1/L, the best single step. Batches of a few examples say little about it.
 
+    Either lies somewhere between two neighbours: where these are more than a factor of ten apart there is no
+    suggestion, and ``reason`` says how many steps it takes.
+
     Parameters, bound gradients, copies, states, counts and settings of ``opt`` are the same bits afterwards, also
     when ``loss_and_grads`` raises. Needs memory for a copy of all of them. What ``loss_and_grads`` changes by itself,
     such as a random generator, stays changed.
 
-    Raises TypeError or ValueError for arguments out of range and for what ``opt.step`` would refuse, RuntimeError if
-    ``opt`` steps meanwhile. Sources: Smith 2017 (range test); Cohen et al. 2021 (edge of stability).
+    Raises TypeError or ValueError for arguments out of range, for what ``opt.step`` would refuse, and for an optimizer
+    of which lr is only the first step (Rprop); RuntimeError if ``opt`` steps meanwhile. Sources: Smith 2017 (range test); Cohen et al. 2021 (edge of stability).
     """
     _check_arguments(opt, loss_and_grads, lr_min, lr_max, steps)
     lrs = np.geomspace(lr_min, lr_max, steps)
     run, sign = trial.lent(opt).run(_sweep, opt, loss_and_grads, lrs)
-    return _conclude(lrs[: len(run.losses)], run, sign)
+    return _conclude(lrs, run, sign)
 
 
 # ---- the sweep ---------------------------------------------------------------------------------------------------
@@ -190,6 +194,9 @@ def _ratios(opt: Optimizer) -> list[float]:
 def _check_arguments(opt: Any, loss_and_grads: Any, lr_min: Any, lr_max: Any, steps: Any) -> None:
     if not isinstance(opt, Optimizer):
         raise TypeError(f"opt: expected an optimizer of lrfast, got {type(opt).__name__}")
+    if not trial.follows_lr(opt):
+        name = type(opt).__name__
+        raise ValueError(f"opt: expected an optimizer whose updates depend on lr; that of {name} is only the first step")
     if not callable(loss_and_grads):
         raise TypeError(f"loss_and_grads: expected a function without arguments, got {loss_and_grads!r:.80}")
     low, high = checks.number("lr", lr_min, "lr_min: "), checks.number("lr", lr_max, "lr_max: ")
@@ -204,12 +211,17 @@ def _check_arguments(opt: Any, loss_and_grads: Any, lr_min: Any, lr_max: Any, st
 # ---- what it means -----------------------------------------------------------------------------------------------
 
 
-def _conclude(lrs: Array, run: _Run, sign: float) -> Sweep:
-    losses = np.array(run.losses)
+def _conclude(tried: Array, run: _Run, sign: float) -> Sweep:
+    losses, lrs = np.array(run.losses), tried[: len(run.losses)]
     smoothed = _smooth(losses[: len(losses) - run.diverged])
     steepest = _steepest(lrs[: len(smoothed)], losses[: len(smoothed)], smoothed)
     edge = _edge(lrs, run.stable)
     suggestion, reason = _suggest(steepest, edge, at_once=bool(run.stable) and not run.stable[0])
+    apart = tried[1] / tried[0]
+    if suggestion > 0 and apart > _COARSE:
+        enough = math.ceil(math.log10(tried[-1] / tried[0])) + 1
+        reason = f"no suggestion: neighbours are a factor of {apart:.2g} apart, try steps={enough} or more ({reason})"
+        suggestion = math.nan
     if run.ended:
         reason += f"; {run.ended}" + (f" at {lrs[-1]:.2g}" if len(lrs) else "")
     return Sweep(lrs, sign * losses, sign * smoothed, suggestion, edge, reason)
