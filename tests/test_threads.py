@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import lrfast
+from lrfast._engine import threads
 from lrfast._engine.threads import default_threads
 
 from arrays import make_grads, make_params, same_bits
@@ -115,7 +116,53 @@ QUOTAS = {
         {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
         256,
     ),
+    "version 1, mounted by all its names": (
+        "4:cpu,cpuacct:/x\n",
+        {
+            "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n",
+        },
+        1,
+    ),
+    "version 1, a parent's, in the other order": (
+        "4:cpuacct,cpu:/x/y\n",
+        {
+            "sys/fs/cgroup/cpuacct,cpu/x/cpu.cfs_quota_us": "100000\n",
+            "sys/fs/cgroup/cpuacct,cpu/x/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpuacct,cpu/x/y/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpuacct,cpu/x/y/cpu.cfs_period_us": "100000\n",
+        },
+        1,
+    ),
+    "version 1, mounted elsewhere, of a container that sees only itself": (
+        "4:cpu,cpuacct:/docker/abc\n",
+        {
+            "proc/self/mountinfo": "31 25 0:28 /docker/abc /cgroups/processors ro shared:9 - cgroup c rw,cpu,cpuacct\n"
+            "32 25 0:29 /docker/abc /cgroups/memory ro - cgroup c rw,memory\n",
+            "cgroups/processors/cpu.cfs_quota_us": "100000\n",
+            "cgroups/processors/cpu.cfs_period_us": "100000\n",
+            "cgroups/memory/cpu.cfs_quota_us": "1\n",
+            "cgroups/memory/cpu.cfs_period_us": "100000\n",
+        },
+        1,
+    ),
+    "version 2 beside version 1": (
+        "1:name=systemd:/\n0::/x\n",
+        {"sys/fs/cgroup/unified/x/cpu.max": "70000 100000\n"},
+        1,
+    ),
+    "version 2, nested deeply, mounted elsewhere": (
+        "0::/a/b/c/d\n",
+        {
+            "proc/self/mountinfo": "31 25 0:28 /a /groups rw - cgroup2 cgroup2 rw\n",
+            "groups/b/cpu.max": "90000 100000\n",
+            "groups/b/c/d/cpu.max": "max 100000\n",
+        },
+        1,
+    ),
+    "another's": ("0::/a\n", {"sys/fs/cgroup/ab/cpu.max": "1000 100000\n", "sys/fs/cgroup/cpu.max": "max 1\n"}, 256),
     "no cgroups": ("", {}, 256),
+    "mounts that make no sense": ("0::/\n", {"proc/self/mountinfo": "1 2\n - cgroup2\n\n"}, 256),
     "nonsense": ("0::/\n", {"sys/fs/cgroup/cpu.max": "many 0\n"}, 256),
 }
 
@@ -124,7 +171,28 @@ QUOTAS = {
 def test_default_follows_the_quota(kind, tmp_path):
     membership, files, granted = QUOTAS[kind]
     root = cgroup(tmp_path, membership, files)
+    assert threads._cgroup_processors(root) == granted
     assert default_threads({}, root) == min(granted, len(os.sched_getaffinity(0)))
+
+
+def test_who_is_pinned_later_says_so():
+    """README: the number is found when lrfast is imported, in a forked worker as well."""
+    code = """
+        import os
+        processors = os.sched_getaffinity(0)
+        import lrfast
+        before = lrfast.get_num_threads()
+        os.sched_setaffinity(0, {min(processors)})
+        assert lrfast.get_num_threads() == before
+        if (child := os.fork()) == 0:
+            os._exit(lrfast.get_num_threads())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == before
+        lrfast.set_num_threads(len(os.sched_getaffinity(0)))
+        assert lrfast.get_num_threads() == 1
+    """
+    unlimited = {"LRFAST_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
+    done = python(code, **unlimited)
+    assert done.returncode == 0, done.stderr
 
 
 def test_default_follows_affinity_and_environment(tmp_path):

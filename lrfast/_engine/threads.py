@@ -24,7 +24,9 @@ def set_num_threads(n: int) -> None:
     """Let steps use n threads, 1 to 256, the calling one included. Results do not depend on it.
 
     The default is the least of: processors that this process may use, its cgroup's quota (rounded up), and
-    ``LRFAST_NUM_THREADS`` or else ``OMP_NUM_THREADS``. Raises TypeError or ValueError.
+    ``LRFAST_NUM_THREADS`` or else ``OMP_NUM_THREADS``. It is found once, when lrfast is imported: a process that is
+    pinned to fewer processors or gets a smaller quota later keeps its number until this is called, also when it is
+    forked. Raises TypeError or ValueError.
     """
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n: expected a number of threads from 1 to {_MAX_THREADS}, got {n!r}")
@@ -102,17 +104,27 @@ def _cgroup_processors(root: Path) -> int:
     shares = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers == "":  # version 2
-            base = root / "sys/fs/cgroup"
-            shares += [_share(*_read(folder / "cpu.max").split()[:2]) for folder in _upwards(base, path)]
+        if controllers == "":  # version 2; beside version 1 it is "unified"
+            for folder in _folders(root, "cgroup2", "", ("", "unified"), path):
+                shares.append(_share(*_read(folder / "cpu.max").split()[:2]))
         elif "cpu" in controllers.split(","):
-            base = root / "sys/fs/cgroup/cpu"
-            shares += [
-                _share(_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip())
-                for folder in _upwards(base, path)
-            ]
+            for folder in _folders(root, "cgroup", "cpu", ("cpu", controllers), path):
+                quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+                shares.append(_share(quota, period))
     least = min(shares, default=math.inf)
     return _MAX_THREADS if math.isinf(least) else math.ceil(least)
+
+
+def _folders(root: Path, system: str, controller: str, usual: tuple[str, ...], path: str) -> Iterator[Path]:
+    """Where a cgroup and those above it may be: below the usual places, and below those that are mounted."""
+    for name in usual:
+        yield from _upwards(root / "sys/fs/cgroup" / name, path)
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        place, mount = line.partition(" - ")[0].split(), line.partition(" - ")[2].split()
+        if len(place) > 4 and len(mount) > 2 and mount[0] == system and controller in ("", *mount[2].split(",")):
+            above = place[3].rstrip("/")  # the cgroup that is mounted
+            inside = path.removeprefix(above) if path == above or path.startswith(f"{above}/") else ""
+            yield from _upwards(root / place[4].lstrip("/"), inside)
 
 
 def _upwards(base: Path, path: str) -> list[Path]:

@@ -66,7 +66,7 @@ def follows_lr(optimizer: Optimizer) -> bool:
                 optimizer.spec, np.ones(1), np.ones(1), states, step, 1.0, {**settings, "lr": rate}
             )
         updates.append(moved.update)
-    return not np.array_equal(*updates, equal_nan=True)
+    return not np.array_equal(updates[0], updates[1], equal_nan=True)
 
 
 def twin(optimizer: Optimizer, *, without: str = "lr") -> Optimizer:

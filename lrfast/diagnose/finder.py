@@ -94,7 +94,8 @@ def find_lr(
     such as a random generator, stays changed.
 
     Raises TypeError or ValueError for arguments out of range, for what ``opt.step`` would refuse, and for an optimizer
-    of which lr is only the first step (Rprop); RuntimeError if ``opt`` steps meanwhile. Sources: Smith 2017 (range test); Cohen et al. 2021 (edge of stability).
+    of which lr is only the first step (Rprop); RuntimeError if ``opt`` steps meanwhile. Sources: Smith 2017 (range
+    test); Cohen et al. 2021 (edge of stability).
     """
     _check_arguments(opt, loss_and_grads, lr_min, lr_max, steps)
     lrs = np.geomspace(lr_min, lr_max, steps)
@@ -196,7 +197,9 @@ def _check_arguments(opt: Any, loss_and_grads: Any, lr_min: Any, lr_max: Any, st
         raise TypeError(f"opt: expected an optimizer of lrfast, got {type(opt).__name__}")
     if not trial.follows_lr(opt):
         name = type(opt).__name__
-        raise ValueError(f"opt: expected an optimizer whose updates depend on lr; that of {name} is only the first step")
+        raise ValueError(
+            f"opt: expected an optimizer whose updates depend on lr; that of {name} is only the first step"
+        )
     if not callable(loss_and_grads):
         raise TypeError(f"loss_and_grads: expected a function without arguments, got {loss_and_grads!r:.80}")
     low, high = checks.number("lr", lr_min, "lr_min: "), checks.number("lr", lr_max, "lr_max: ")
