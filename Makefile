@@ -6,12 +6,13 @@ BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*
 	$(wildcard src_c/kernels/*.h src_c/rules/*.h) \
 	$(wildcard lrfast/*/*.pyx lrfast/*/*.pxd lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
-.PHONY: help demo test check test-all mutants lint format bench bench-against bench-peers clean
+.PHONY: help demo test check test-all test-torch mutants lint format bench bench-against bench-peers clean
 
 help:
 	@echo "make demo    build, train on handwritten digits with every optimizer, show the result"
 	@echo "make test    the tests, in minutes: of each big matrix the line of the day"
 	@echo "make check   lint; other compilers, sanitizers, aarch64 under qemu; a line of flags, a line of versions"
+	@echo "make test-torch  the tests that need PyTorch, in an environment of its own"
 	@echo "make test-all    every line of every matrix, in hours; goes on where it was cut off"
 	@echo "make mutants     whether the tests notice small mistakes in the sources; goes on as well"
 	@echo "make lint    style and types only;  make format repairs the style"
@@ -30,6 +31,11 @@ check: lint
 
 test-all: $(VENV)/installed
 	$(BIN)/python tests/rings.py all
+
+# An environment of its own for PyTorch, which lrfast never needs: 200 MB, a minute.
+test-torch: $(VENV)-torch/installed
+	$(VENV)-torch/bin/python -m pytest tests/test_with_torch.py tests/test_oracle.py tests/test_docs.py -k "torch or examples" \
+		$(PYTEST_ARGUMENTS)
 
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants.py all
@@ -67,8 +73,14 @@ $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py lr
 	LRFAST_REQUIRE_EXT=1 $(VENV)-peers/bin/pip install --quiet --force-reinstall --no-deps --no-build-isolation .
 	touch $@
 
+$(VENV)-torch/installed: $(BUILD_INPUTS)
+	test -x $(VENV)-torch/bin/python || $(PYTHON) -m venv $(VENV)-torch
+	$(VENV)-torch/bin/pip install --quiet "setuptools>=77" "cython>=3.1,<4" "numpy>=2" torch==2.13.0
+	LRFAST_REQUIRE_EXT=1 $(VENV)-torch/bin/pip install --quiet --no-build-isolation --editable ".[test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*/*.so lrfast/*/*/*.so lrfast/_engine/_core.c lrfast/lab/bench/_roofline.c \
+	rm -rf $(VENV) $(VENV)-torch build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*/*.so lrfast/*/*/*.so lrfast/_engine/_core.c lrfast/lab/bench/_roofline.c \
 		lrfast/include lrfast/lib lrfast/_build_info.json lrfast/*.pyi
 
 # Built in place, so that tests and examples run on the sources as they are.

@@ -140,7 +140,9 @@ VERSIONS = [
 FILES = [
     Cell(f"{name}, whole", [pytest("-n", "auto", "--whole", name)])
     for name in sorted(str(path.relative_to(ROOT)) for path in TESTS.rglob("test_*.py"))
+    if name != "tests/test_with_torch.py"  # skips itself without PyTorch
 ]
+TORCH = Cell("with PyTorch", [["make", "test-torch"]])
 
 
 def main(ring: str) -> int:
@@ -153,7 +155,7 @@ def main(ring: str) -> int:
         cells = [*COMPILERS, MUTANTS, drawn.one_of(BITS), drawn.one_of(VERSIONS)]
         print(f"LRFAST_TEST_LINE={drawn.number()} draws the same lines: {cells[-2].name}; {cells[-1].name}")
     else:
-        cells = [*FILES, *COMPILERS, *BITS, *VERSIONS]
+        cells = [*FILES, TORCH, *COMPILERS, *BITS, *VERSIONS]
     version, remembers = commit()
     folder = ROOT / "build" / "rings" / version
     folder.mkdir(parents=True, exist_ok=True)

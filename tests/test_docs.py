@@ -20,10 +20,10 @@ def blocks(document, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-README = [block for block in blocks("README.md", "python") if "torch" not in block or importlib.util.find_spec("torch")]
-
-
-EXAMPLES = [*README, *blocks("docs/learning-rate-finder.md", "python"), *blocks("docs/diagnostics.md", "python")]
+README = blocks("README.md", "python")
+PAGES = ["docs/checkpoints.md", "docs/diagnostics.md", "docs/learning-rate-finder.md"]
+SHOWN = [*README, *(block for page in PAGES for block in blocks(page, "python"))]
+EXAMPLES = [block for block in SHOWN if "import torch" not in block or importlib.util.find_spec("torch")]
 
 
 @pytest.mark.parametrize("code", EXAMPLES)

@@ -342,3 +342,22 @@ def test_a_group_whose_plan_fails_leaves_edits_to_be_found(isa, monkeypatch):
 
 def failing(*arguments, **keywords):
     raise MemoryError
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_count_is_reached_that_could_not_be_loaded(variant, isa):
+    optimizer, params = trained(variant, 3)
+    saved = optimizer.state_dict()
+    for state in saved["state"].values():
+        state["step"] = 2**63 - 2
+    optimizer.load_state_dict(saved, updates=2**63 - 2)
+    optimizer.step([np.full_like(p, 0.1) for p in params])
+    saved = optimizer.state_dict()
+    assert saved["updates"] == saved["state"][0]["step"] == 2**63 - 1
+    optimizer.load_state_dict(saved)
+    before = snapshot(optimizer, *params)
+    with pytest.raises(ValueError, match=f"expected fewer than {2**63 - 1} completed updates"):
+        optimizer.step([np.full_like(p, 0.1) for p in params])
+    assert snapshot(optimizer, *params) == before
+    with pytest.raises(ValueError, match="expected an integer >= 0"):
+        optimizer.load_state_dict(saved, updates=2**63)

@@ -17,7 +17,7 @@ from variants import VARIANTS, rule_of
 
 RUNTIME = {"foreach", "fused", "capturable", "differentiable"}
 NEUTRAL = (False, 0, "sum", "zero")  # what a setting says that PyTorch does not have
-CHANGES = [(1, 13), (2, 0), (2, 2), (2, 3), (2, 4), (2, 7)]  # versions in which a layout changed
+CHANGES = [(1, 13), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4), (2, 7)]  # versions in which a layout changed
 CLASSES = {"SGD": "momentum"} | {name: name.lower() for name in GROUPS if name != "SGD"}
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+import lrfast
+
 VERSIONS = [(1, 13), *((2, minor) for minor in range(14))]
 
 _FLAGS = {"maximize": False, "foreach": None, "differentiable": False, "capturable": False, "fused": None}
 
 # Class -> version -> keys that came with it, with their defaults; no key ever went.
-GROUPS: dict[str, dict[tuple[int, int], dict[str, Any]]] = {
+_ALL: dict[str, dict[tuple[int, int], dict[str, Any]]] = {
     "SGD": {
         (1, 13): {
             **{"lr": 0.001, "momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False},
@@ -77,7 +79,25 @@ GROUPS: dict[str, dict[tuple[int, int], dict[str, Any]]] = {
         (2, 0): {"differentiable": False},
         (2, 4): {"capturable": False},
     },
+    "NAdam": {
+        (1, 13): {
+            **{"lr": 0.002, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "momentum_decay": 0.004},
+            **{"foreach": None},
+        },
+        (2, 0): {"differentiable": False},
+        (2, 1): {"decoupled_weight_decay": False, "capturable": False},
+        (2, 4): {"maximize": False},
+    },
+    "ASGD": {
+        (1, 13): {
+            **{"lr": 0.01, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6, "weight_decay": 0, "foreach": None},
+            **{"maximize": False},
+        },
+        (2, 0): {"differentiable": False},
+        (2, 2): {"capturable": False},
+    },
 }
+GROUPS = {cls: keys for cls, keys in _ALL.items() if hasattr(lrfast, cls)}
 
 # Keys that the classes filled in when they loaded a dict without them (__setstate__): checkpoints from before 1.13.
 FILLED_IN = {
@@ -90,6 +110,8 @@ FILLED_IN = {
     "Adadelta": ["foreach", "maximize", "differentiable", "capturable"],
     "Adamax": ["foreach", "maximize", "differentiable", "capturable"],
     "Rprop": ["foreach", "maximize", "differentiable", "capturable"],
+    "NAdam": ["maximize", "foreach", "capturable", "differentiable", "decoupled_weight_decay"],
+    "ASGD": ["foreach", "maximize", "differentiable", "capturable"],
 }
 
 # Before this version `step` was an int, from it on a tensor of no dimension; before 1.12 it was an int everywhere.

@@ -180,6 +180,7 @@ cdef refused(lrf_status status, const lrf_report *report):
 # ---- the plan ---------------------------------------------------------------------------------------------------
 
 cdef uint64_t NEVER = <uint64_t>-1
+cdef uint64_t LAST_UPDATE = checks.LAST_UPDATE
 
 
 cdef class Held:
@@ -514,6 +515,8 @@ cdef class Plan:
             checks.number("grad_scale", grad_scale)
         if (grads is None) == (self.grads is None):
             self.buffers.choose_grads(grads)
+        if self.updates >= LAST_UPDATE:
+            checks.another_update(self.updates)
         grads = self.grads if grads is None else list(grads)  # ours, whatever the caller does to his meanwhile
         if self.has_work:
             self.prepare_record()

@@ -11,6 +11,7 @@ import numpy as np
 from .table import CONSTANTS, FLAGS, NUMBERS, RANGES
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+LAST_UPDATE = 2**63 - 1
 
 _RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | CONSTANTS | {"grad_scale": RANGES["FINITE"]}
 HOLDS_BELOW_1 = {name for name, r in _RANGE_OF.items() if r.least <= 0 and r.largest >= math.nextafter(1, 0)}
@@ -92,12 +93,18 @@ def step_number(step: Any) -> int:
     return int(step)
 
 
+def another_update(updates: int) -> None:
+    """Refuses to count further than a checkpoint can say."""
+    if updates >= LAST_UPDATE:
+        raise ValueError(f"step: expected fewer than {LAST_UPDATE} completed updates, got {updates}")
+
+
 def count(label: str, value: Any) -> int:
     """A whole number from 0 to 2**63: int, float or 0-d array, as checkpoints hold them."""
     try:
         exact = value.item() if hasattr(value, "item") else value
         whole = int(exact)
-        if not isinstance(exact, (bool, str, bytes)) and whole == exact and 0 <= whole < 2**63:
+        if not isinstance(exact, (bool, str, bytes)) and whole == exact and 0 <= whole <= LAST_UPDATE:
             return whole
     except (TypeError, ValueError, OverflowError):
         pass

@@ -47,6 +47,7 @@ class Job:
     def __init__(self, bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
         buffers, settings, options, recorder, self.progress, updates = bound
         self.grad_scale = checks.number("grad_scale", grad_scale)
+        checks.another_update(updates)
         self.grads = list(buffers.choose_grads(grads))  # whatever happens to the caller's list meanwhile
         buffers.check_params()
         buffers.check_copies()

@@ -316,8 +316,9 @@ class Optimizer(Family):
 
     def _shape(self) -> checkpoint.Shape:
         self._settings.check_groups()
-        settings = self._settings
-        return checkpoint.Shape(type(self).__name__, settings, self._buffers, self.torch_twin, any(settings.schedules))
+        return checkpoint.Shape(
+            type(self).__name__, self._settings, self._buffers, self.torch_twin, bool(self._scheduled)
+        )
 
     # ---- copies of the optimizer -----------------------------------------------------------------------------
 
