@@ -42,7 +42,7 @@ def number(name: str, value: Any, where: str = "") -> float:
 
 def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
     """A checked setting in its plain form; of the kind of its default: number, pair of numbers, switch or choice."""
-    if type(value) is float and 0 <= value < 1 and name in HOLDS_BELOW_1:
+    if type(value) is float and 0 <= value < 1 and name in HOLDS_BELOW_1 and type(default) is float:
         return value  # in every range; schedules pass here on every step
     if isinstance(default, tuple):
         try:

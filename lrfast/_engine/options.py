@@ -89,6 +89,8 @@ def _optional(accepts: Callable[[float], bool], expected: str) -> Callable[[str,
             raise TypeError(f"{name}: expected None or {expected}, got {value!r}")
         try:
             number = float(value)
+        except OverflowError:
+            raise ValueError(f"{name}: expected None or {expected}, got a larger one than floats can hold") from None
         except (TypeError, ValueError):
             raise TypeError(f"{name}: expected None or {expected}, got {value!r}") from None
         if not accepts(number):

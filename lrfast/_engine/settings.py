@@ -65,7 +65,7 @@ class Settings:
         if self.live and (NAMES in own) != (NAMES in self.live[0]):
             raise ValueError(f"{where}params: expected names for the parameters of all groups, or of none")
         settings = {**self.defaults, **own}
-        scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value)}
+        scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value, self._kinds.get(key))}
         for key, schedule in scheduled.items():
             settings[key] = value_at(schedule, t)
         settings = self.checked(settings, where)
@@ -291,7 +291,7 @@ def settings_of_all() -> frozenset[str]:
     return frozenset(found)
 
 
-def _is_scheduled(key: str, value: Any) -> bool:
-    if key not in checks.SCHEDULABLE:
+def _is_scheduled(key: str, value: Any, default: Any) -> bool:
+    if key not in checks.SCHEDULABLE or isinstance(default, (bool, str)):
         return False
     return callable(value) or (isinstance(value, (tuple, list)) and any(callable(part) for part in value))
