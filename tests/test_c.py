@@ -36,7 +36,8 @@ STANDARDS = ["c99", "c11", "c17", *(["c++11", "c++17"] if toolchain.has_cxx() el
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    return build_objects(tmp_path_factory.mktemp("objects"))
+    """With every warning an error."""
+    return build_objects(tmp_path_factory.mktemp("objects"), *toolchain.STRICT)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PROGRAMS.glob("test_*.c")))
@@ -62,10 +63,6 @@ def test_golden_hashes_on_every_isa(objects, tmp_path):
 
 def test_golden_hashes_are_those_of_the_reference():
     assert golden.FILE.read_text(encoding="utf-8") == golden.text(), "python tests/golden.py writes them anew"
-
-
-def test_sources_compile_without_a_warning(tmp_path):
-    assert build_objects(tmp_path, *toolchain.STRICT)
 
 
 def test_no_libm_but_the_root(objects):
