@@ -24,9 +24,11 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -328,14 +330,19 @@ class Tree:
 
     def run(self, command: list[str], name: str, limit: float = 0) -> str:
         """What a command prints; Failed, with the test that failed, where it does not succeed in time."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        process = subprocess.Popen(command, cwd=self.root, env=self.environment, start_new_session=True, **pipes)
-        try:
-            output, _ = process.communicate(timeout=limit or self.patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise Failed(f"{name}: no end") from None
+        with tempfile.TemporaryFile("w+", errors="replace") as file:
+            streams = {"stdout": file, "stderr": subprocess.STDOUT, "start_new_session": True}
+            process = subprocess.Popen(command, cwd=self.root, env=self.environment, **streams)
+            try:
+                process.wait(limit or self.patience)
+            except subprocess.TimeoutExpired:
+                raise Failed(f"{name}: no end") from None
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # with all that it has left behind
+                process.wait()
+            file.seek(0)
+            output = file.read()
         if process.returncode != 0:
             test = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
             late = re.search(r'File ".*tests/(test_\w+\.py)", line \d+ in (test_\w+)', output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import mutants
 import pytest
 from mutations import mutants as mutants_of
@@ -113,3 +115,18 @@ def test_too_many_survivors_fail(capsys):
     assert "survived: a.c: x4" in capsys.readouterr().out
     few = [{"mutant": f"a.c: x{i}  ->  ;", **result, "result": "survived"} for i in range(3)]
     assert mutants.report(few) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "by"),
+    [
+        ("while true; do :; done", "name: no end"),
+        ("sleep 1000 & exit 3", "name"),
+        ("echo 'FAILED tests/test_a.py::test_b[c] - AssertionError'; exit 1", "tests/test_a.py::test_b[c]"),
+        ("echo '  File \"/x/tests/test_a.py\", line 3 in test_b'; exit 1", "test_a.py::test_b: no end"),
+    ],
+)
+def test_what_ended_a_mutant(code, by, tmp_path):
+    with pytest.raises(mutants.Failed, match=f"^{re.escape(by)}$"):
+        mutants.Tree(tmp_path).run(["sh", "-c", code], "name", 1)
+    assert mutants.Tree(tmp_path).run(["sh", "-c", "sleep 1000 & echo fine"], "name", 9) == "fine\n"
