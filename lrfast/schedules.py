@@ -25,6 +25,8 @@ __all__ = [
     "Schedule",
     "constant",
     "cosine",
+    "ema_warmup",
+    "equal_weight",
     "exponential",
     "inverse_sqrt",
     "inverse_time",
@@ -233,6 +235,35 @@ class inverse_sqrt(Schedule):
 
     def __call__(self, t: int) -> float:
         return self.lr / math.sqrt(t + 1)
+
+
+@dataclass(frozen=True)
+class ema_warmup(Schedule):
+    """min(decay, (1+t) / (10+t)): a decay for ``ema`` that lets early averages forget the start.
+
+    Source: ``num_updates`` of TensorFlow's ExponentialMovingAverage.
+    """
+
+    decay: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay: expected a number in [0, 1), got {self.decay!r}")
+
+    def __call__(self, t: int) -> float:
+        return min(self.decay, (1 + t) / (10 + t))
+
+
+@dataclass(frozen=True)
+class equal_weight(Schedule):
+    """t / (t+1): as the decay of ``ema``, the mean of the parameters after the updates since t = 0, which copies.
+
+    ``join([constant(0.0), equal_weight()], [1000])`` begins after 1,000 updates. Sources: Polyak & Juditsky 1992;
+    Izmailov et al. 2018 (SWA).
+    """
+
+    def __call__(self, t: int) -> float:
+        return t / (t + 1)
 
 
 @dataclass(frozen=True)

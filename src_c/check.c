@@ -119,14 +119,16 @@ size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_writte
     size_t n = 0;
 
     buffers[n++] = (lrf_buffer){tensor->param, size, "param", 1};
-    buffers[n++] = (lrf_buffer){tensor->grad, size, "grad", grad_is_written};
+    if (tensor->grad)
+        buffers[n++] = (lrf_buffer){tensor->grad, size, "grad", grad_is_written};
     for (size_t slot = 0; slot < LRF_STATE_SLOTS; slot++)
-        if (rule->state[slot])
+        if (rule->state[slot] && (tensor->grad || tensor->state[slot])) /* without a gradient no state is needed */
             buffers[n++] = (lrf_buffer){tensor->state[slot], size, rule->state[slot], 1};
     if (outputs) {
         const size_t copy_size = lrf_dtype_size(outputs->copy_dtype);
-        if (outputs->ema)
-            buffers[n++] = (lrf_buffer){outputs->ema, size, "ema", 1};
+        const size_t ema_size = lrf_dtype_size(lrf_ema_dtype(group, outputs));
+        if (outputs->ema && ema_size > 0)
+            buffers[n++] = (lrf_buffer){outputs->ema, ema_size, "ema", 1};
         if (outputs->copy && copy_size > 0)
             buffers[n++] = (lrf_buffer){outputs->copy, copy_size, "copy", 1};
         if (outputs->last)
@@ -140,6 +142,8 @@ static lrf_status check_outputs(const lrf_outputs *outputs, size_t struct_size, 
 {
     if (outputs->struct_size != struct_size)
         return lrf_refuse(report, "outputs.struct_size", LRF_BAD_STRUCT);
+    if (struct_size > offsetof(lrf_outputs, unused) && outputs->unused != 0)
+        return lrf_refuse(report, "outputs.unused", LRF_BAD_STRUCT);
     if (statistics && outputs->stats &&
         !lrf_knows_size(outputs->stats->struct_size, LRF_FIRST_STATS, sizeof *outputs->stats))
         return lrf_refuse(report, "stats.struct_size", LRF_BAD_STRUCT);
@@ -166,6 +170,11 @@ static lrf_status check_storage(const lrf_storage *storage, size_t struct_size, 
     return LRF_OK;
 }
 
+static int is_ema_dtype(uint32_t dtype, uint32_t group_dtype)
+{
+    return dtype == group_dtype || dtype == LRF_FLOAT64;
+}
+
 static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report *report)
 {
     const lrf_tensor *tensor = &group->tensors[index];
@@ -173,14 +182,16 @@ static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report
     lrf_buffer buffers[LRF_MOST_BUFFERS];
     size_t n;
 
-    if (!tensor->grad || tensor->count == 0)
+    if (tensor->count == 0 || (!tensor->grad && !lrf_is_followed(outputs)))
         return LRF_OK;
     if (tensor->count > LRF_MOST_ELEMENTS)
         return lrf_refuse(report, "count", LRF_BAD_COUNT);
-    if (tensor->step == UINT64_MAX)
+    if (tensor->grad && tensor->step == UINT64_MAX)
         return lrf_refuse(report, "step", LRF_BAD_COUNT);
     if (outputs && outputs->copy && (lrf_dtype_size(outputs->copy_dtype) == 0 || outputs->copy_dtype == LRF_FLOAT64))
         return lrf_refuse(report, "copy_dtype", LRF_BAD_DTYPE);
+    if (outputs && outputs->ema && !is_ema_dtype(lrf_ema_dtype(group, outputs), group->dtype))
+        return lrf_refuse(report, "ema_dtype", LRF_BAD_DTYPE);
 
     n = lrf_list_buffers(group, index, 1, buffers);
     for (size_t i = 0; i < n; i++) {

@@ -26,7 +26,7 @@ typedef struct lrf_buffer {
     int written;
 } lrf_buffer;
 
-/* The buffers of a tensor in the order param, grad, states, outputs; returns how many. */
+/* The buffers that a step of a tensor needs, in the order param, grad, states, outputs; returns how many. */
 enum { LRF_STATE_SLOTS = 4, LRF_MOST_BUFFERS = 2 + LRF_STATE_SLOTS + 3 };
 LRF_HIDDEN size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written,
                                    lrf_buffer buffers[LRF_MOST_BUFFERS]);
@@ -63,6 +63,12 @@ static inline const lrf_outputs *lrf_outputs_at(const lrf_group *group, size_t i
 {
     return group->outputs ? (const lrf_outputs *)((const char *)group->outputs + i * group->outputs->struct_size)
                           : NULL;
+}
+
+/* Whether something follows the parameter in every step, with or without a gradient. NULL: no outputs. */
+static inline int lrf_is_followed(const lrf_outputs *outputs)
+{
+    return outputs && (outputs->ema || outputs->copy);
 }
 
 /* NULL: the group has no storage. It has to be complete. */

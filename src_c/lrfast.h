@@ -96,7 +96,7 @@ typedef enum lrf_rule {
  * otherwise (Adagrad's sum may start at any value >= 0). */
 typedef struct lrf_tensor {
     void *param;    /* read and written */
-    void *grad;     /* read, and zeroed with LRF_ZERO_GRADS; NULL: this tensor is skipped and its step stays */
+    void *grad;     /* read, and zeroed with LRF_ZERO_GRADS; NULL: this tensor is not updated and its step stays */
     void *state[4]; /* slots as in optimizers.def; NULL where the rule has no state */
     uint64_t count; /* elements; 0 is valid */
     uint64_t step;  /* completed updates of this tensor, advanced by lrf_end; bias correction depends on it */
@@ -124,16 +124,22 @@ typedef struct lrf_stats {
                                             at most 16 elements of each 1,024 are looked at */
 } lrf_stats;
 
-/* What else a step writes of one tensor; each pointer may be NULL. */
+/* What else a step writes of one tensor; each pointer may be NULL. Averages and copies follow their parameter in every
+ * step, also where grad is NULL. They are yours to begin: a step in which every grad is NULL and ema_decay is 0 updates
+ * nothing and makes all of them the parameters. Call it, too, for copies after you wrote parameters yourself. */
 typedef struct lrf_outputs {
     uint32_t struct_size; /* sizeof(lrf_outputs), in each element of an array */
     uint32_t copy_dtype;  /* lrf_dtype */
-    void *ema;            /* [count], the group's dtype: += (1 - ema_decay) (parameter - this), after the update */
+    void *ema;            /* [count], ema_dtype: += (1 - ema_decay) (parameter - this), after the update */
     void *copy;           /* [count], copy_dtype: the parameter after the update, rounded to nearest even; float64 by
                              way of float32 */
-    void *last;       /* [count], the group's dtype, with LRF_STATS: w, the update before, is read from here; then the
-                         update itself is stored, for the next step (not with LRF_KEEP_LAST). Yours to begin with 0 */
-    lrf_stats *stats; /* [1], with LRF_STATS or LRF_NORMS: written when the step is finished */
+    void *last;         /* [count], the group's dtype, with LRF_STATS: w, the update before, is read from here; then the
+                           update itself is stored, for the next step (not with LRF_KEEP_LAST). Yours to begin with 0 */
+    lrf_stats *stats;   /* [1], with LRF_STATS or LRF_NORMS: written when the step is finished */
+    uint32_t ema_dtype; /* 0 or the group's dtype; LRF_FLOAT64 for either. A float32 average of a parameter that stays
+                           where it is stops 2^-24 / (1 - ema_decay) of it short, at most: 6e-5 with 0.999, 6e-3 with
+                           0.99999; a float64 one 2^-53 / (1 - ema_decay) */
+    uint32_t unused;    /* 0 */
 } lrf_outputs;
 
 /* How a buffer holds its elements; there is one way so far. */
@@ -207,7 +213,8 @@ typedef struct lrf_options {
     double clip_value; /* 0: off; otherwise each scaled gradient is limited to -clip_value .. clip_value */
     double clip_norm;  /* 0: off; otherwise scale gradients by min(1, clip_norm / (norm + 1e-6)), where norm is that of
                           the gradients limited by clip_value */
-    double ema_decay;  /* in [0, 1), for lrf_outputs.ema */
+    double ema_decay;  /* in [0, 1), for lrf_outputs.ema; 0 makes it the parameter. Yours to vary from step to step:
+                          min(decay, (1 + t) / (10 + t)) as a warm-up, t / (t + 1) for the mean since t = 0 */
     void *work;        /* lrf_work_size bytes, aligned to 8; may be NULL if that is 0 */
     size_t work_size;
 } lrf_options;

@@ -4,6 +4,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 static const double CLIP_EPS = 1e-6; /* as in PyTorch's clip_grad_norm_ */
 
@@ -44,6 +45,10 @@ static void run_norm(const lrf_step_state *step, const lrf_tile_run *run, lrf_la
     lrf_limit_memory memory;
 
     (void)latest;
+    if (!run->tensor->grad) {
+        memset(slot, 0, (run->end - run->first) * sizeof *slot);
+        return;
+    }
     for (size_t i = run->first; i < run->end; i++, slot++) {
         const size_t n = lrf_elements_of(run->tensor, i, i + 1);
         const void *const g = lrf_element_address(run->tensor->grad, i * LRF_TILE, element_size);
@@ -116,7 +121,7 @@ static int finish_norm(lrf_step_state *step)
     for (size_t i = 0; i < step->group_count; i++) {
         const lrf_group *group = lrf_group_at(step->groups, i);
         for (size_t j = 0; j < group->count; j++) {
-            const norm_slot *const end = slot + lrf_tiles_of(&group->tensors[j]);
+            const norm_slot *const end = slot + lrf_tiles_of(group, j);
             norm_slot tensor = {0};
             for (; slot < end; slot++) {
                 tensor.sum += slot->sum;

@@ -18,7 +18,7 @@ static size_t count_tiles(const lrf_group *groups, size_t group_count)
     for (size_t i = 0; i < group_count; i++) {
         const lrf_group *group = lrf_group_at(groups, i);
         for (size_t j = 0; group->tensors && j < group->count; j++)
-            tiles += lrf_tiles_of(&group->tensors[j]);
+            tiles += lrf_tiles_of(group, j);
     }
     return tiles;
 }
@@ -42,10 +42,13 @@ size_t lrf_work_size(const lrf_group *groups, size_t group_count, const lrf_opti
     const lrf_fpenv saved = lrf_fpenv_enter();
     uint32_t with_slots;
     const size_t slot_size = options ? slot_size_of(options, &with_slots) : 0;
+    lrf_report why;
     lrf_fpenv_leave(saved);
-    if (slot_size == 0 || !groups || group_count == 0 ||
-        !lrf_knows_size(groups->struct_size, LRF_FIRST_GROUP, sizeof *groups))
+    if (slot_size == 0 || !groups)
         return 0;
+    for (size_t i = 0; i < group_count; i++)
+        if (lrf_check_group_head(lrf_group_at(groups, i), groups->struct_size, &why) != LRF_OK)
+            return 0; /* the step will be refused */
     return count_tiles(groups, group_count) * slot_size;
 }
 
@@ -63,7 +66,7 @@ static LRF_NOINLINE void run_tiles(const lrf_step_state *step, size_t first, siz
         const lrf_group *group = lrf_group_at(step->groups, i);
         for (size_t j = 0; j < group->count && tile < end; j++) {
             const lrf_tensor *tensor = &group->tensors[j];
-            const size_t tiles = lrf_tiles_of(tensor);
+            const size_t tiles = lrf_tiles_of(group, j);
             if (tiles > 0 && tile + tiles > first) {
                 const size_t skipped = first > tile ? first - tile : 0;
                 const size_t stop = tile + tiles < end ? tiles : end - tile;

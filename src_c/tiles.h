@@ -24,6 +24,13 @@ static inline size_t lrf_dtype_size(uint32_t dtype)
     }
 }
 
+/* The type of an average; outputs have to be there. */
+static inline uint32_t lrf_ema_dtype(const lrf_group *group, const lrf_outputs *outputs)
+{
+    const int is_told = outputs->struct_size > offsetof(lrf_outputs, ema_dtype) && outputs->ema_dtype != 0;
+    return is_told ? outputs->ema_dtype : group->dtype;
+}
+
 static inline size_t lrf_element_size(const lrf_group *group)
 {
     return group->dtype == LRF_FLOAT64 ? sizeof(double) : sizeof(float);
@@ -34,10 +41,12 @@ static inline void *lrf_element_address(void *buffer, size_t element, size_t ele
     return buffer ? (char *)buffer + element * element_size : NULL;
 }
 
-/* Number of tiles of a tensor; 0 if it has no gradient. */
-static inline size_t lrf_tiles_of(const lrf_tensor *tensor)
+/* Number of tiles of a tensor; 0 if a step does nothing with it. */
+static inline size_t lrf_tiles_of(const lrf_group *group, size_t index)
 {
-    return tensor->grad ? (size_t)(tensor->count / LRF_TILE + (tensor->count % LRF_TILE != 0)) : 0;
+    const lrf_tensor *tensor = &group->tensors[index];
+    const int is_visited = tensor->grad || lrf_is_followed(lrf_outputs_at(group, index));
+    return is_visited ? (size_t)(tensor->count / LRF_TILE + (tensor->count % LRF_TILE != 0)) : 0;
 }
 
 /* Elements of the tiles first .. end of a tensor. */

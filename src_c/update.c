@@ -149,6 +149,23 @@ static void update_with_statistics(const lrf_step_state *step, const lrf_group *
         kernels->fold_sums[type](slot, &memory->sums);
 }
 
+/* What follows the elements begin .. begin + n of a parameter, whether they were updated or not. */
+static void write_outputs(const lrf_step_state *step, const lrf_group *group, const lrf_outputs *outputs,
+                          const void *param, size_t begin, size_t n)
+{
+    const lrf_kernels *kernels = step->kernels;
+    const size_t type = group->dtype - LRF_FLOAT32;
+
+    if (outputs->ema) {
+        const uint32_t dtype = lrf_ema_dtype(group, outputs);
+        kernels->average[dtype == LRF_FLOAT64][type](lrf_element_address(outputs->ema, begin, lrf_dtype_size(dtype)),
+                                                     param, n, 1 - step->options.ema_decay);
+    }
+    if (outputs->copy)
+        kernels->copy[outputs->copy_dtype][type](
+            lrf_element_address(outputs->copy, begin, lrf_dtype_size(outputs->copy_dtype)), param, n);
+}
+
 static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, const lrf_scalars *scalars)
 {
     static const lrf_outputs none;
@@ -158,7 +175,6 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
     const lrf_group *group = run->group;
     const lrf_outputs *outputs = run->outputs ? run->outputs : &none;
     const size_t type = group->dtype - LRF_FLOAT32, element_size = lrf_element_size(group);
-    const size_t copy_size = lrf_dtype_size(outputs->copy_dtype);
     const size_t end = run->first * LRF_TILE + lrf_elements_of(run->tensor, run->first, run->end);
     const int statistics = has_statistics(options);
     const size_t usual = statistics ? LRF_STRIP : LRF_TILE;
@@ -186,21 +202,33 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
         } else {
             kernels->update[LRF_PLAIN][group->rule][type](&update_from, 0, n, scalars, &nothing);
         }
-        if (outputs->ema)
-            kernels->average[type](lrf_element_address(outputs->ema, begin, element_size), part.param, n,
-                                   1 - options->ema_decay);
-        if (outputs->copy)
-            kernels->copy[outputs->copy_dtype][type](lrf_element_address(outputs->copy, begin, copy_size), part.param,
-                                                     n);
+        write_outputs(step, group, outputs, part.param, begin, n);
         if (options->flags & LRF_ZERO_GRADS)
             memset(part.grad, 0, n * element_size);
     }
 }
 
+/* A tensor without a gradient: what follows its parameter, and slots that say nothing. */
+static void run_outputs(const lrf_step_state *step, const lrf_tile_run *run)
+{
+    const size_t begin = run->first * LRF_TILE, n = lrf_elements_of(run->tensor, run->first, run->end);
+    lrf_slot *const slots = (lrf_slot *)step->options.work + run->index;
+
+    write_outputs(step, run->group, run->outputs,
+                  lrf_element_address(run->tensor->param, begin, lrf_element_size(run->group)), begin, n);
+    for (size_t i = 0; has_statistics(&step->options) && i < run->end - run->first; i++)
+        slots[i] = empty_slot();
+}
+
 static void run_update(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)
 {
-    const lrf_scalars *const scalars = scalars_of(step, run, latest);
+    const lrf_scalars *scalars;
 
+    if (!run->tensor->grad) {
+        run_outputs(step, run);
+        return;
+    }
+    scalars = scalars_of(step, run, latest);
     if (has_stages(step, run->group))
         run_staged(step, run, scalars);
     else
@@ -239,7 +267,7 @@ static void add_up(lrf_stats *stats, const lrf_step_state *step, const lrf_group
                    const lrf_slot *slot)
 {
     const lrf_tensor *tensor = &group->tensors[index];
-    const lrf_slot *const end = slot + lrf_tiles_of(tensor);
+    const lrf_slot *const end = slot + lrf_tiles_of(group, index);
     const double scale = signed_scale(&step->options, group);
 
     stats->elements = tensor->grad ? (double)tensor->count : 0;
@@ -275,7 +303,7 @@ static int finish_update(lrf_step_state *step)
                 else
                     memcpy(wanted, &stats, wanted->struct_size);
             }
-            slot += lrf_tiles_of(&group->tensors[j]);
+            slot += lrf_tiles_of(group, j);
         }
     }
     return LRF_GO_ON;

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lrfast
+from lrfast import schedules
 
 from arrays import make_grads, make_params, same_bits, snapshot
 from variants import VARIANTS
@@ -23,6 +24,8 @@ OPTIONS = {
     "zero": {"zero_grads": True},
     "ema": {"ema": 0.9},
     "ema-fast": {"ema": 0.3},
+    "ema-float64": {"ema": 0.99, "ema_dtype": "float64"},
+    "ema-scheduled": {"ema": schedules.equal_weight(), "ema_dtype": "float64"},
     "stats": {"stats": True},
     "stats-norms": {"stats": "norms"},
     "stats-3": {"stats": 3, "clip_value": 0.1},
@@ -85,7 +88,7 @@ def test_every_rule_has_the_bits_of_the_reference(variant, dtype, isa):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("options", ["clip-both", "ema", "stats", "stats-norms"])
+@pytest.mark.parametrize("options", ["clip-both", "ema", "ema-float64", "stats", "stats-norms"])
 def test_difficult_numbers_too(options, dtype, isa):
     for variant in ("adam", "momentum", "rmsprop-centered"):
         ours, theirs = (run(i, variant, OPTIONS[options], dtype, special=True) for i in (isa, "numpy"))

@@ -55,8 +55,8 @@ def loops(isa: str) -> list[Loop]:
     """Main loops of the stages, the statistics and of the reduction, whose inner one may be unrolled; and one instance
     of its family's loop per rule, variant and type.
 
-    Left out: comparisons of 64-bit integers, which SSE2 does not have, and the copy of float32 to float32, which
-    becomes a call of memcpy.
+    Left out: comparisons of 64-bit integers, which SSE2 does not have; the copy of float32 to float32, which becomes a
+    call of memcpy; and float64 averages of float64, which are the loop before once more.
     """
     found = []
     for rule in RULES.values():
@@ -73,6 +73,8 @@ def loops(isa: str) -> list[Loop]:
         for number, (line, body) in enumerate(zip(lines, [*lines[1:], ""], strict=True), start=1):
             for dtype in ELEMENT_SIZES:
                 if widths and (isa == "baseline" or (dtype == "f32" and "out[i] = (float)p[i]" in body)):
+                    continue
+                if dtype == "f64" and "towards_f64" in body:
                     continue
                 if LOOP in line:
                     found.append(Loop(path.name, number, number, dtype, widths=widths))

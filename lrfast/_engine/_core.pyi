@@ -3,7 +3,7 @@ from typing import Any
 
 from .arithmetic import Array
 from .buffers import Buffers
-from .commit import Stages
+from .commit import Lending
 from .options import Options, Report
 from .recorder import Recorder
 from .table import Rule
@@ -56,13 +56,13 @@ class Plan:
     ) -> None: ...
     def set(
         self,
-        index: int,
+        index: int | None,
         settings: dict[str, Any],
         numbers: dict[str, float],
         flags: int | None = None,
         t: int | None = None,
     ) -> None: ...
     def configure(self, options: Options, recorder: Recorder | None) -> None: ...
-    def held(self, reason: str = ..., before: Stages = ..., after: Stages = ...) -> Held: ...
+    def held(self, reason: str = ..., lending: Lending | None = ...) -> Held: ...
     def step(self, grads: list[Any] | None, grad_scale: float) -> bool: ...
     def phases(self, grads: list[Any] | None, grad_scale: float) -> Iterator[Callable[[int, int], None]]: ...

@@ -187,7 +187,8 @@ cdef class Held:
     """A plan that is kept from others, in a with statement or for a call; in C, so that nothing comes between."""
     cdef Plan plan
     cdef object reason
-    cdef list before, after
+    cdef object lending
+    cdef list after
     cdef uint64_t turn
 
     def run(self, function, *arguments):
@@ -214,22 +215,29 @@ cdef class Held:
         self.turn = self.plan.turns
         self.plan.reason = self.reason
         try:
-            make_all(self.before)
+            if self.lending is not None:
+                before, after = self.lending()
+                after = list(after)
+                make_all(before)
+                self.after = after
         except BaseException:
+            self.plan.reason = None
             self.plan.busy = False
             raise
         return 0
 
     cdef int leave(self) except -1:
         try:
-            make_all(self.after)
+            if self.after is not None:
+                make_all(self.after)
+                self.after = None
         finally:
             self.plan.reason = None
             self.plan.busy = False
         return 0
 
 
-cdef int make_all(list stages) except -1:
+cdef int make_all(stages) except -1:
     """Prepared calls; what is only for want of memory is tried again."""
     cdef int tries
     for stage in stages:
@@ -275,8 +283,8 @@ cdef class Plan:
     cdef Py_ssize_t group_count, tensor_count
     cdef list params, grads, copies, param_groups, live, known_values, known_keys, runs_of_group, settings
     cdef object buffers, reason, recorder, step_options, stats_target, stats_after
-    cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped
-    cdef uint64_t set_at, turns
+    cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped, has_scheduled_decay
+    cdef uint64_t set_at, decay_at, turns
     cdef unsigned taken_in        # forks of the process before it was taken
     cdef public uint64_t updates, skipped
 
@@ -330,18 +338,25 @@ cdef class Plan:
 
     # ---- what others tell it, and ask --------------------------------------------------------------------------
 
-    def set(self, Py_ssize_t index, dict settings, dict numbers, flags=None, t=None):
+    def set(self, index, dict settings, dict numbers, flags=None, t=None):
         """Takes over the checked settings of a group, of which ``numbers`` have changed.
 
-        With ``t`` they are those of schedules after t updates, and good for the next one alone.
+        With ``t`` they are those of schedules after t updates, and good for the next one alone. Index None: a number of
+        the options that follows a schedule, ``ema_decay``.
         """
         cdef Py_ssize_t i, position = 0
-        cdef list values = <list>self.known_values[index], keys = <list>self.known_keys[index]
+        cdef list values, keys
         cdef PyObject *key
         cdef PyObject *value
-        cdef bint anew = flags is not None or values is None or len(values) != len(settings)
+        cdef bint anew
         if self.stepping:
             self.refuse_if_busy()
+        if index is None:
+            if self.has_scheduled_decay:      # nobody has made it a number meanwhile
+                self.options.ema_decay, self.decay_at = numbers["ema_decay"], t
+            return
+        values, keys = <list>self.known_values[<Py_ssize_t>index], <list>self.known_keys[<Py_ssize_t>index]
+        anew = flags is not None or values is None or len(values) != len(settings)
         if anew:                  # everything that needs memory comes first
             values, keys = list(settings.values()), list(settings)
         for i in <list>self.runs_of_group[index]:
@@ -369,13 +384,15 @@ cdef class Plan:
         self.zero_grads = options.zero_grads
         self.options.clip_norm = options.clip_norm or 0
         self.options.clip_value = options.clip_value or 0
-        self.options.ema_decay = options.ema or 0
+        self.has_scheduled_decay, self.decay_at = callable(options.ema), NEVER
+        self.options.ema_decay = 0 if options.ema is None or self.has_scheduled_decay else options.ema
         self.options.flags = LRF_ZERO_GRADS if options.zero_grads else 0
         if options.nonfinite != "propagate":
             self.options.flags |= LRF_REQUIRE_FINITE
         self.has_work = recorder is not None or options.clip_norm or options.nonfinite != "propagate"
         for i in range(self.tensor_count):
             self.outputs[i].ema = cnp.PyArray_DATA(<cnp.ndarray>x.ema[i]) if x.ema else NULL
+            self.outputs[i].ema_dtype = LRF_FLOAT64 if x.ema and x.ema[i].dtype == numpy.float64 else 0
             self.outputs[i].copy = cnp.PyArray_DATA(<cnp.ndarray>x.copies[i]) if x.copies else NULL
             self.outputs[i].copy_dtype = copy_dtypes[x.copy_dtypes[i]] if x.copies else 0
             self.outputs[i].last = cnp.PyArray_DATA(<cnp.ndarray>x.last[i]) if x.last else NULL
@@ -385,14 +402,15 @@ cdef class Plan:
             needed = x.ema or x.copies or recorder is not None
             self.groups[i].outputs = &self.outputs[self.groups[i].tensors - self.tensors] if needed else NULL
 
-    def held(self, reason=commit.STEPPING, before=(), after=()):
+    def held(self, reason=commit.STEPPING, lending=None):
         """``with plan.held(): ...`` or ``plan.held().run(function, ...)``: meanwhile, steps and all others that want to
         hold the plan get a RuntimeError that says ``reason``.
 
-        The calls ``before`` are made on the way in, ``after`` on the way out, whatever happens.
+        ``lending()``, called when nobody else has the plan, prepares two lists of stages: they are made on the way in,
+        and on the way out, whatever happens.
         """
         cdef Held held = Held.__new__(Held)
-        held.plan, held.reason, held.before, held.after = self, reason, list(before), list(after)
+        held.plan, held.reason, held.lending = self, reason, lending
         return held
 
     @property
@@ -490,6 +508,8 @@ cdef class Plan:
                 checks.groups(self.param_groups, self.live)
             if not self.unchanged(index):
                 return False
+        if self.has_scheduled_decay and self.decay_at != self.updates:
+            return False
         return not self.scheduled or self.set_at == self.updates
 
     cdef bint unchanged(self, Py_ssize_t index) noexcept:
@@ -553,8 +573,8 @@ cdef class Plan:
 
     cdef object bound(self):
         from . import numpy_plan  # which nobody waits for at import
-        return numpy_plan.Bound(self.buffers, self.settings, self.step_options, self.recorder, self.progress,
-                                self.updates)
+        return numpy_plan.Bound(self.buffers, self.settings, self.step_options, self.options.ema_decay, self.recorder,
+                                self.progress, self.updates)
 
     cdef int step_in_numpy(self, list grads, grad_scale) except -1:
         from . import numpy_plan

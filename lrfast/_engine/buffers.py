@@ -10,8 +10,9 @@ import numpy as np
 
 from . import checks
 from .arithmetic import Array, Moved
-from .commit import Stages, exchanging
+from .commit import Call, copying
 from .form import flatten
+from .stages import copy_into
 from .table import Rule
 
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -79,9 +80,11 @@ class Buffers:
         initial: Callable[[int, str], float],
         *,
         averages: bool,
+        ema_dtype: str | None,
         zero_grads: bool,
     ) -> None:
-        """``initial(group, state)``: what a new state is filled with."""
+        """``initial(group, state)``: what a new state is filled with; ``ema_dtype``: that of averages, if it is another
+        than their parameter's."""
         for label, param in zip(bound.labels, bound.params, strict=True):
             checks.param(label, param)
         self.groups = groups
@@ -103,7 +106,7 @@ class Buffers:
         self.ema: list[Array] | None = None
         if averages:
             new = self.params[len(bound.ema) :]
-            self.ema = bound.ema + [state_array(param, param, _OUTPUT_SLOT) for param in new]
+            self.ema = bound.ema + [average_array(param, param, ema_dtype) for param in new]
         self.last: list[Array] | None = None
         self._places = [(p.ctypes.data, p.shape, p.dtype) for p in self.params]
         if self.grads is not None:
@@ -127,13 +130,14 @@ class Buffers:
                     first = i + 1
         return runs
 
-    def swap_averages(self) -> Stages:
-        """What lets parameters and averages change places."""
-        assert self.ema is not None
-        kept = [
-            (np.empty_like(param), np.empty_like(average)) for param, average in zip(self.params, self.ema, strict=True)
-        ]
-        return exchanging(zip(self.params, self.ema, strict=True), kept)
+    def refreshing_copies(self, params: Sequence[Array] | None = None) -> list[Call]:
+        """What makes copies hold the parameters, or other arrays in their place, which are rounded now."""
+        copies = self.copies or []
+        fresh = [np.empty_like(copy) for copy in copies]
+        with np.errstate(all="ignore"):
+            for param, copy, name in zip(params or self.params, fresh, self.copy_dtypes, strict=False):
+                copy_into(copy, param, name)
+        return [copying(copy, content) for copy, content in zip(copies, fresh, strict=True)]
 
     # ---- checks ----------------------------------------------------------------------------------------------
 
@@ -237,20 +241,28 @@ class State(Mapping[str, Any]):
         return repr(dict(self))
 
 
-def state_array(param: Array, content: Array | float, slot: int) -> Array:
+def average_array(param: Array, content: Array, dtype: Any = None) -> Array:
+    """A new array for an average of param, of that dtype, by default the content's, filled with content."""
+    with np.errstate(all="ignore"):  # a signalling NaN
+        return state_array(param, content, _OUTPUT_SLOT, content.dtype if dtype is None else dtype)
+
+
+def state_array(param: Array, content: Array | float, slot: int, dtype: Any = None) -> Array:
     """A new array like param, aligned to cache lines, filled with content. Fresh zeros are not touched.
 
     Within a page, a large state begins a quarter page after param, the next one another quarter: where a load has the
     page offset of a store shortly before it, processors make it wait (measured: up to 20 % of a step).
     """
-    large = param.nbytes >= _LARGE
-    memory = np.zeros(param.nbytes + (_PAGE if large else _ALIGNMENT), np.uint8)
+    dtype = param.dtype if dtype is None else np.dtype(dtype)
+    size = param.size * dtype.itemsize
+    large = size >= _LARGE
+    memory = np.zeros(size + (_PAGE if large else _ALIGNMENT), np.uint8)
     address = memory.ctypes.data
     if large:
         offset = (param.ctypes.data // _ALIGNMENT * _ALIGNMENT + (slot + 1) * _PAGE // 4 - address) % _PAGE
     else:
         offset = -address % _ALIGNMENT
-    array = memory[offset : offset + param.nbytes].view(param.dtype).reshape(param.shape)
+    array: Array = memory[offset : offset + size].view(dtype).reshape(param.shape)
     if not isinstance(content, float) or content != 0.0:
         array[...] = content
     return array

@@ -19,7 +19,7 @@ cdef extern from "lrfast.h" nogil:
         void *copy
         void *last
         lrf_stats *stats
-        uint32_t copy_dtype
+        uint32_t copy_dtype, ema_dtype
     ctypedef struct lrf_group:
         uint32_t struct_size, rule, dtype, flags
         lrf_tensor *tensors

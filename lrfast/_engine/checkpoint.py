@@ -194,7 +194,11 @@ def _read_averages(saved: Any, places: Sequence[int], shape: Shape, source: Sour
         return None if shape.buffers.ema is None else params
     if not isinstance(saved, Sequence) or len(saved) != len(params):
         raise ValueError(f"state_dict: ema: expected a sequence of {len(params)} arrays")
-    return [_array(f"state_dict: ema[{i}]", saved[i], p, source.cast) for i, p in zip(places, params, strict=True)]
+    return [
+        # An average that is wider than its parameter holds one of the parameter's type exactly.
+        _array(f"state_dict: ema[{i}]", saved[i], own, source.cast or own.dtype != param.dtype)
+        for i, own, param in zip(places, shape.buffers.ema, params, strict=True)
+    ]
 
 
 def _array(label: str, value: Any, own: Array, cast: bool) -> Array:

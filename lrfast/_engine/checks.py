@@ -13,7 +13,8 @@ from .table import CONSTANTS, FLAGS, NUMBERS, RANGES
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 LAST_UPDATE = 2**63 - 1
 
-_RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | CONSTANTS | {"grad_scale": RANGES["FINITE"]}
+_OPTIONS = {"grad_scale": RANGES["FINITE"], "ema": RANGES["BELOW_1"], "ema_decay": RANGES["BELOW_1"]}
+_RANGE_OF = {number.setting: number.range for number in NUMBERS.values()} | CONSTANTS | _OPTIONS
 HOLDS_BELOW_1 = {name for name, r in _RANGE_OF.items() if r.least <= 0 and r.largest >= math.nextafter(1, 0)}
 SCHEDULABLE = frozenset(number.setting.partition("[")[0] for number in NUMBERS.values() if number.schedulable)
 """Settings that may follow a schedule."""

@@ -21,6 +21,8 @@ Call = Callable[[], object]
 """A prepared call, which gives the same when it is made twice."""
 Stages = Sequence[Sequence[Call]]
 """Calls of which some need others to be done before: each stage is begun when the one before it is complete."""
+Lending = Callable[[], tuple[Stages, Stages]]
+"""Prepares what is made when something is lent, and what when it comes back."""
 
 _TRIES = 10
 

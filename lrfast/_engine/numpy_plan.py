@@ -17,7 +17,7 @@ import numpy as np
 from . import checks, commit, specification, stages
 from .arithmetic import Array
 from .buffers import Buffers, Group
-from .commit import Call, Stages, at_once, copying, in_one, setting
+from .commit import Call, Lending, at_once, copying, in_one, setting
 from .norm import Norm
 from .options import Options, Report
 from .recorder import Recorder
@@ -27,11 +27,15 @@ Run = Callable[[int, int], None]
 
 
 class Bound(NamedTuple):
-    """What a plan is made of: ``settings`` per group, ``progress`` of each tensor, ``updates`` of the optimizer."""
+    """What a plan is made of.
+
+    ``settings`` per group, ``decay`` of averages, ``progress`` of each tensor, ``updates`` of the optimizer.
+    """
 
     buffers: Buffers
     settings: Sequence[Mapping[str, Any]]
     options: Options
+    decay: float
     recorder: Recorder | None
     progress: Array
     updates: int
@@ -45,7 +49,7 @@ class Job:
     """
 
     def __init__(self, bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
-        buffers, settings, options, recorder, self.progress, updates = bound
+        buffers, settings, options, self.decay, recorder, self.progress, updates = bound
         self.grad_scale = checks.number("grad_scale", grad_scale)
         checks.another_update(updates)
         self.grads = list(buffers.choose_grads(grads))  # whatever happens to the caller's list meanwhile
@@ -84,20 +88,20 @@ class Job:
         yield self._update
         self._finish()
 
-    def _tensors(self, part: int, parts: int) -> Iterator[tuple[int, Group, int, Array]]:
+    def _tensors(self, part: int, parts: int) -> Iterator[tuple[int, Group, int, Array | None]]:
         """(index of the group, group, index of the tensor, gradient) of a part."""
         for index, group in enumerate(self.buffers.groups):
             for i in range(group.first, group.stop):
-                grad = self.grads[i]
-                if grad is not None and i % parts == part:
-                    yield index, group, i, grad
+                if i % parts == part:
+                    yield index, group, i, self.grads[i]
 
     # ---- norm ------------------------------------------------------------------------------------------------
 
     def _add_norms(self, part: int, parts: int) -> None:
         with np.errstate(all="ignore"):
             for _, _, i, grad in self._tensors(part, parts):
-                self._norm.add(i, grad)
+                if grad is not None:
+                    self._norm.add(i, grad)
 
     def _judge_norm(self) -> None:
         norm = self._norm
@@ -113,10 +117,15 @@ class Job:
     def _update(self, part: int, parts: int) -> None:
         with np.errstate(all="ignore"):
             for index, group, i, grad in self._tensors(part, parts):
-                self._update_tensor(group, self.settings[index], i, grad)
+                param, calls = self.buffers.params[i], list[Call]()
+                if grad is not None:
+                    param, calls = self._update_tensor(group, self.settings[index], i, grad)
+                self._results[i] = [*calls, *self._follow(i, param)]
 
-    def _update_tensor(self, group: Group, settings: Mapping[str, Any], i: int, grad: Array) -> None:
-        """The update of tensor i and its stages."""
+    def _update_tensor(
+        self, group: Group, settings: Mapping[str, Any], i: int, grad: Array
+    ) -> tuple[Array, list[Call]]:
+        """The update of tensor i: its new parameter, and what writes that and all but what follows it."""
         buffers, options = self.buffers, self.options
         param = buffers.params[i]
         used, scale = self._norm.used(grad)
@@ -135,17 +144,22 @@ class Job:
                 stages.gather(self._target[i], grad, param, trace, signed, moved.rate, eps)
             if last is not None and self._recorder.is_followed(self.updates):
                 calls.append(copying(last, moved.update))
-        if buffers.ema and options.ema is not None:
+        if options.zero_grads:
+            calls.append(copying(grad, 0))
+        return new, calls
+
+    def _follow(self, i: int, param: Array) -> list[Call]:
+        """What follows the parameter of tensor i, whether it was updated or not."""
+        buffers, calls = self.buffers, []
+        if buffers.ema:
             average = buffers.ema[i].copy()
-            stages.average(average, new, options.ema)
+            stages.average(average, param, self.decay)
             calls.append(copying(buffers.ema[i], average))
         if buffers.copies:
             copied = np.empty_like(buffers.copies[i])
-            stages.copy_into(copied, new, buffers.copy_dtypes[i])
+            stages.copy_into(copied, param, buffers.copy_dtypes[i])
             calls.append(copying(buffers.copies[i], copied))
-        if options.zero_grads:
-            calls.append(copying(grad, 0))
-        self._results[i] = calls
+        return calls
 
     def _finish(self) -> None:
         updated = [grad is not None for grad in self.grads]
@@ -178,9 +192,9 @@ class Place:
 class Held:
     """A plan that is kept from others, in a with statement or for a call."""
 
-    def __init__(self, plan: Plan, reason: str, before: Stages, after: Stages) -> None:
+    def __init__(self, plan: Plan, reason: str, lending: Lending | None) -> None:
         self._plan, self._place = plan, Place(reason)
-        self._block = _keep(plan, self._place, before, after)
+        self._block = _keep(plan, self._place, lending or (lambda: ((), ())))
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns, called while the plan is kept."""
@@ -199,7 +213,7 @@ class Held:
         self._block.close()
 
 
-def _keep(plan: Plan, place: Place, before: Stages, after: Stages) -> Generator[None, None, None]:
+def _keep(plan: Plan, place: Place, lending: Lending) -> Generator[None, None, None]:
     """The first in line has the plan. A generator: it comes to its end also where it is forgotten.
 
     The way in and the way out are one call of C each, and there is a second for the way out, which finds nothing to do
@@ -207,8 +221,6 @@ def _keep(plan: Plan, place: Place, before: Stages, after: Stages) -> Generator[
     """
     line = plan._line
     undo: list[list[Call]] = []
-    inside = partial(undo.append, [*chain.from_iterable(after), undo.clear])
-    enter = in_one([*chain.from_iterable(before), inside])
     leave, again = in_one(chain.from_iterable(undo)), in_one(chain.from_iterable(undo))
     try:
         line[ref(place)] = None
@@ -217,7 +229,9 @@ def _keep(plan: Plan, place: Place, before: Stages, after: Stages) -> Generator[
             raise RuntimeError(commit.FORKED if first.forks != commit.forks() else first.reason)
         plan._turns += 1
         place.turn = plan._turns
-        enter()
+        before, after = lending()
+        inside = partial(undo.append, [*chain.from_iterable(after), undo.clear])
+        in_one([*chain.from_iterable(before), inside])()
         yield
     finally:
         try:
@@ -255,13 +269,14 @@ class Plan:
         self._known: list[dict[str, Any]] = [{} for _ in live]
         self._scheduled, self._set_at = scheduled, -1
         self._options = Options()
+        self._decay, self._decay_at = 0.0, -1
         self._recorder: Recorder | None = None
         self._line: dict[ref[Place], None] = {}  # who wants it, in order
         self._turns = 0
 
     def set(
         self,
-        index: int,
+        index: int | None,
         settings: Mapping[str, Any],
         numbers: Mapping[str, float],
         flags: int | None = None,
@@ -269,8 +284,13 @@ class Plan:
     ) -> None:
         """Takes over the checked settings of a group, of which ``numbers`` have changed.
 
-        With ``t`` they are those of schedules after t updates, and good for the next one alone.
+        With ``t`` they are those of schedules after t updates, and good for the next one alone. Index None: a number of
+        the options that follows a schedule, ``ema_decay``.
         """
+        if index is None:
+            if callable(self._options.ema) and t is not None:  # nobody has made it a number meanwhile
+                self._decay, self._decay_at = numbers["ema_decay"], t
+            return
         self._known[index] = dict(settings)
         if t is not None:
             self._set_at = t
@@ -278,14 +298,17 @@ class Plan:
     def configure(self, options: Options, recorder: Recorder | None) -> None:
         """Takes over options, and buffers that come or go with them."""
         self._options, self._recorder = options, recorder
+        self._decay = options.ema if isinstance(options.ema, float) else 0.0
+        self._decay_at = -1
 
-    def held(self, reason: str = commit.STEPPING, before: Stages = (), after: Stages = ()) -> Held:
+    def held(self, reason: str = commit.STEPPING, lending: Lending | None = None) -> Held:
         """``with plan.held(): ...`` or ``plan.held().run(function, ...)``: meanwhile, steps and all others that want to
         hold the plan get a RuntimeError that says ``reason``.
 
-        The calls ``before`` are made on the way in, ``after`` on the way out, whatever happens.
+        ``lending()``, called when nobody else has the plan, prepares two lists of stages: they are made on the way in,
+        and on the way out, whatever happens.
         """
-        return Held(self, reason, before, after)
+        return Held(self, reason, lending)
 
     def step(self, grads: Sequence[Array | None] | None, grad_scale: float) -> bool:
         """One update of every tensor that has a gradient; grads None: the bound ones.
@@ -314,7 +337,8 @@ class Plan:
             self._finish(job)
 
     def _bound(self) -> Bound:
-        return Bound(self._buffers, self._known, self._options, self._recorder, self.progress, self.updates)
+        x = self
+        return Bound(x._buffers, x._known, x._options, x._decay, x._recorder, x.progress, x.updates)
 
     def _finish(self, job: Job) -> None:
         """Writes what a step came to, and counts it."""
@@ -328,4 +352,6 @@ class Plan:
         for group, known in zip(self._live, self._known, strict=True):
             if not checks.same_objects(group, known):
                 return False
+        if callable(self._options.ema) and self._decay_at != self.updates:
+            return False
         return not self._scheduled or self._set_at == self.updates

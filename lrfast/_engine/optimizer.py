@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from . import archive, backend, checkpoint, form, further_keys, moved
+from . import archive, averages, backend, checkpoint, form, further_keys, moved
 from .arithmetic import Array
-from .buffers import Buffers, Group, Snapshot, State, state_array
+from .buffers import Buffers, Group, Snapshot, State, average_array, state_array
 from .commit import Call, at_once, copying, setting
 from .family import Family
 from .form import Form
@@ -57,20 +57,29 @@ class Optimizer(Family):
         None, or gradients to bind: a bare array for a bare array, a mapping for a mapping, otherwise a flat sequence
         across all groups. Each has the dtype and shape of its parameter. A None among them skips that tensor.
 
-    clip_norm, clip_value, nonfinite, zero_grads, ema, copy_to, stats
+    clip_norm, clip_value, nonfinite, zero_grads, ema, ema_dtype, copy_to, stats
         Keywords of every optimizer for what surrounds the update and happens in the same pass. Order: gradient *
         grad_scale, sign (maximize), norm, finiteness, clip_value, clip_norm, coupled decay, update; then statistics,
-        averages, copies, zeroing. All but ema and copy_to are attributes that may be changed between steps, too.
+        averages, copies, zeroing. All but ema, ema_dtype and copy_to are attributes that may be changed between steps,
+        too, and so is the decay, as ``ema_decay``.
 
         - ``clip_norm=c``: gradients of all groups are scaled by min(1, c / (norm + 1e-6)), norm over all of them.
         - ``clip_value=c``: each gradient is limited to -c .. c.
         - ``nonfinite="propagate"|"skip"|"raise"``: what a NaN or infinite gradient does. A skipped step leaves
           parameters, states and counters alone (with zero_grads gradients become 0); "raise" is FloatingPointError.
         - ``zero_grads=True``: gradients are 0 after the step; they must be writable and not shared.
-        - ``ema=decay``: averages ``optimizer.ema`` += (1 - decay) (parameter - average) after each update, starting as
-          copies; ``with optimizer.use_ema():`` swaps them in. Part of ``state_dict``.
+        - ``ema=decay``: averages ``optimizer.ema`` += (1 - decay) (parameter - average) after each update, of all
+          parameters, with or without a gradient; ``with optimizer.use_ema():`` swaps them in. Part of ``state_dict``.
+          They start as copies of the parameters (as in TensorFlow). The decay, a number in [0, 1), may follow a
+          schedule d(t): ``schedules.ema_warmup(decay)``; ``schedules.equal_weight()``, the mean (PyTorch's
+          AveragedModel); ``schedules.join([constant(0.0), constant(decay)], [n])``: copies during the first n updates
+          (n=1 as in Keras 3, and in AveragedModel with get_ema_avg_fn).
+        - ``ema_dtype="float64"``: averages of float32 parameters in float64. In float32 the average of a parameter that
+          stays where it is stops 2^-24 / (1 - decay) of it short, at most: 6e-5 with a decay of 0.999, 6e-4 with
+          0.9999, 6e-3 with 0.99999 (or the mean of 1e5 updates); in float64 1e-12 with 0.9999.
         - ``copy_to=arrays``: like params, of dtype float32, float16, bfloat16 (ml_dtypes) or uint16 (the bits of
-          bfloat16); hold the rounded parameters after each update.
+          bfloat16); hold the rounded parameters from now on: after each update, of all parameters, after loading, and
+          inside ``use_ema``, where they hold the averages. ``refresh_copies()`` after you wrote parameters yourself.
         - ``stats=True|k|"norms"``: statistics on every, or every k-th, update; see ``lrfast.stats``.
 
     Every number among the hyper-parameters may be a schedule, that is any callable s(t) of the completed updates t.
@@ -127,12 +136,13 @@ class Optimizer(Family):
             bound,
             lambda index, state: self.initial(state, settings.live[index]),
             averages=options.ema is not None,
+            ema_dtype=options.ema_dtype,
             zero_grads=options.zero_grads,
         )
         settings.take_params(buffers.params)
-        scheduled = settings.find_scheduled()
+        settings.find_scheduled()
         counters = {"steps": bound.steps, "updates": bound.updates, "skipped": bound.skipped}
-        plan = backend.Plan(buffers, settings.groups, settings.live, scheduled, **counters)
+        plan = backend.Plan(buffers, settings.groups, settings.live, settings.is_scheduled, **counters)
         settings.tell(plan)
         recorder = _recorder(options, buffers)
         at_once(_recording(options, recorder, buffers, plan))
@@ -143,13 +153,14 @@ class Optimizer(Family):
             "_buffers": buffers,
             "_plan": plan,
             "_recorder": recorder,
-            "_scheduled": scheduled,
+            "_scheduled": settings.is_scheduled or callable(options.ema),
             "state": tuple(State(buffers, plan, i) for i in range(len(buffers.params))),
         }
 
     def _become(self, attributes: dict[str, Any]) -> None:
         """Takes over what ``_bound`` made; from an optimizer that is in use only while nobody uses it."""
         calls = [attributes["_settings"].publish(), *setting(self, attributes)]
+        calls += attributes["_buffers"].refreshing_copies()
         plan = getattr(self, "_plan", None)
         if plan is None:
             at_once(calls)
@@ -169,14 +180,14 @@ class Optimizer(Family):
             grads = self._form.in_order("grads", grads, len(self.state))
         plan = self._plan
         if self._scheduled:
-            self._settings.follow(plan)
+            self._follow(plan)
             self._refuse_another(plan)
         if plan.step(grads, grad_scale):
             return
         for _ in range(_TRIES):
             if not self._take_edits():  # another thread was faster, or an interrupt left something half done
                 self._settings.tell(plan)
-                self._settings.follow(plan)
+                self._follow(plan)
             self._refuse_another(plan)
             if plan.step(grads, grad_scale):
                 return
@@ -189,6 +200,13 @@ class Optimizer(Family):
                 "step: the optimizer was made anew or got a group while a schedule or setting of this step was read; "
                 "nothing was updated, call step() again"
             )
+
+    def _follow(self, plan: Any) -> None:
+        """Values of schedules for the next update of a plan. Raises TypeError or ValueError."""
+        if callable(self._options.ema):
+            t = plan.updates
+            plan.set(None, {}, {"ema_decay": averages.decay_at(self._options.ema, t)}, t=t)
+        self._settings.follow(plan)
 
     def _take_edits(self) -> bool:
         """Checks what was edited since the last step, and tells the plan; whether there was anything."""
@@ -247,7 +265,7 @@ class Optimizer(Family):
         _append_group(settings, group, bound.params, bound.labels, self.updates)
         bound.join(grads, copies)
         made = self._bound(settings, self._options, self._form, bound)
-        at_once([settings.publish(), *setting(self, made)])
+        at_once([settings.publish(), *setting(self, made), *made["_buffers"].refreshing_copies()])
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all states and settings, in PyTorch's layout, and ``"updates"``. Schedules are not in it.
@@ -280,6 +298,7 @@ class Optimizer(Family):
     def _load(self, state_dict: Mapping[str, Any], updates: int | None, dtype: str | None) -> None:
         saved = checkpoint.read(state_dict, self._shape(), updates, dtype)
         settings, buffers, plan = self._settings, self._buffers, self._plan
+        buffers.check_copies()
         calls: list[Call] = []
         for i, loaded in enumerate(saved.settings):
             calls += settings.accepting(i, loaded, plan)
@@ -294,6 +313,7 @@ class Optimizer(Family):
         calls += setting(plan, {"updates": saved.updates})
         recorder = _recorder(self._options, buffers)
         calls += _recording(self._options, recorder, buffers, plan)
+        calls += buffers.refreshing_copies()
         at_once([*calls, *setting(self, {"_recorder": recorder})])
 
     def save(self, path: archive.Path) -> None:
@@ -314,11 +334,23 @@ class Optimizer(Family):
         """
         self.load_state_dict(archive.read(path), dtype=dtype)
 
+    def refresh_copies(self) -> None:
+        """Round the parameters into ``copy_to`` now, where something else than a step has written them.
+
+        A step, ``load_state_dict`` and ``use_ema`` do so themselves. Raises ValueError without the keyword ``copy_to``.
+        """
+        if self._buffers.copies is None:
+            raise ValueError("refresh_copies: expected an optimizer made with copy_to=..., got one without")
+        self._plan.held().run(self._refresh_copies)
+
+    def _refresh_copies(self) -> None:
+        self._buffers.check_params()
+        self._buffers.check_copies()
+        at_once(self._buffers.refreshing_copies())
+
     def _shape(self) -> checkpoint.Shape:
         self._settings.check_groups()
-        return checkpoint.Shape(
-            type(self).__name__, self._settings, self._buffers, self.torch_twin, bool(self._scheduled)
-        )
+        return checkpoint.Shape(type(self).__name__, self._settings, self._buffers, self.torch_twin, self._scheduled)
 
     # ---- copies of the optimizer -----------------------------------------------------------------------------
 
@@ -349,7 +381,7 @@ class Optimizer(Family):
             {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
             for param, arrays in zip(bound.params, bound.states, strict=True)
         ]
-        ema = [state_array(param, average, 3) for param, average in zip(bound.params, bound.ema, strict=False)]
+        ema = [average_array(param, average) for param, average in zip(bound.params, bound.ema, strict=False)]
         if isinstance(saved.get("whole"), _Unmoved):  # copy.copy hands over what was to be copied
             saved["whole"].check()
         made = self._bound(settings, saved["options"], saved["form"], replace(bound, states=states, ema=ema))
@@ -431,13 +463,27 @@ class Optimizer(Family):
 
     @property
     def ema(self) -> list[Array] | None:
-        """Averages of the parameters, in their order; None without the keyword ``ema``. Live views."""
+        """Averages of the parameters, in their order; None without the keyword ``ema``. Live views.
+
+        Inside ``use_ema``, those of their parameter's dtype hold the parameters.
+        """
         averages = self._buffers.ema
         return None if averages is None else [average.view() for average in averages]
 
     @property
+    def ema_decay(self) -> averages.Decay | None:
+        """The decay of the averages, a number or a schedule; either may be assigned. None without averages."""
+        return self._options.ema
+
+    @ema_decay.setter
+    def ema_decay(self, value: averages.Decay) -> None:
+        if self._options.ema is None:
+            raise ValueError("ema_decay: expected an optimizer made with ema=..., got one without")
+        self._set_option("ema_decay", value)
+
+    @property
     def copy_to(self) -> list[Array] | None:
-        """The arrays that parameters are copied to, in their order; None without."""
+        """The arrays that hold the rounded parameters, in their order; None without."""
         copies = self._buffers.copies
         return None if copies is None else list(copies)
 
@@ -454,14 +500,15 @@ class Optimizer(Family):
     def use_ema(self) -> AbstractContextManager[Any]:
         """``with optimizer.use_ema(): ...``: inside, parameters and averages have changed places, for an evaluation.
 
-        Raises ValueError without the keyword ``ema``; ``step()`` inside raises RuntimeError.
+        Copies are rounded averages there. Averages of another dtype (``ema_dtype``) stay where they are, and the
+        parameters are kept aside. Afterwards all have the bits that they had. Raises ValueError without the keyword
+        ``ema``; ``step()`` inside raises RuntimeError.
         """
         if self._buffers.ema is None:
             raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
-        self._buffers.check_params()
-        swap = self._buffers.swap_averages()
         held: AbstractContextManager[Any] = self._plan.held(
-            "parameters and averages have changed places until the block of use_ema() ends", swap, swap
+            "parameters and averages have changed places until the block of use_ema() ends",
+            partial(averages.in_place_of_params, self._buffers),
         )
         return held
 
@@ -476,7 +523,8 @@ class Optimizer(Family):
         if name == "stats":
             recorder = _recorder(options, buffers)
         calls = _recording(options, recorder, buffers, self._plan)
-        at_once([*calls, *setting(self, {"_options": options, "_recorder": recorder})])
+        scheduled = self._settings.is_scheduled or callable(options.ema)
+        at_once([*calls, *setting(self, {"_options": options, "_recorder": recorder, "_scheduled": scheduled})])
 
     def _n_eff(self, tensors: Sequence[int], updates: int) -> float:
         """Gradients that sigma had effectively seen after so many updates; the smallest number of these tensors."""

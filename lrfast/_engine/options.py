@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from .averages import Decay, checked_decay
 from .further_keys import WAYS_TO_RUN, way_to_run
 
 
@@ -19,7 +20,8 @@ class StepOptions(TypedDict, total=False):
     clip_value: float | None
     nonfinite: str
     zero_grads: bool
-    ema: float | None
+    ema: Decay | None
+    ema_dtype: Any
     copy_to: Any
     stats: bool | int | str
     foreach: bool | None
@@ -30,13 +32,18 @@ class StepOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """Checked. ``ema`` is the decay; ``every``: all statistics on every so many updates, 0 for none."""
+    """Checked.
+
+    ``ema`` is the decay or its schedule, ``ema_dtype`` None for the parameter's; ``every``: all statistics on every so
+    many updates, 0 for none.
+    """
 
     clip_norm: float | None = None
     clip_value: float | None = None
     nonfinite: str = "propagate"
     zero_grads: bool = False
-    ema: float | None = None
+    ema: Decay | None = None
+    ema_dtype: str | None = None
     every: int = 0
     norms: bool = False
 
@@ -60,6 +67,8 @@ class Options:
         if name == "stats":
             every, norms = _checked_stats(value)
             return replace(self, every=every, norms=norms)
+        if name == "ema_decay":
+            return replace(self, ema=checked_decay(name, value))
         return replace(self, **{name: _CHECKS[name](name, value)})
 
 
@@ -113,6 +122,18 @@ def _checked_switch(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def _checked_dtype(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected None or 'float64', got {value!r}") from None
+    if dtype != np.float64:
+        raise ValueError(f"{name}: expected None (the dtype of each parameter) or 'float64', got {value!r}")
+    return "float64"
+
+
 def _checked_stats(value: Any) -> tuple[int, bool]:
     """(every, norms)."""
     if isinstance(value, str) and value == "norms":
@@ -130,5 +151,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "clip_value": _POSITIVE,
     "nonfinite": _checked_policy,
     "zero_grads": _checked_switch,
-    "ema": _optional(lambda x: 0 <= x < 1, "a number in [0, 1)"),
+    "ema": lambda name, value: None if value is None else checked_decay(name, value),
+    "ema_dtype": _checked_dtype,
 }

@@ -177,8 +177,8 @@ class Settings:
 
     # ---- schedules -------------------------------------------------------------------------------------------
 
-    def find_scheduled(self) -> bool:
-        """Whether a setting follows a schedule; called once the groups are complete."""
+    def find_scheduled(self) -> None:
+        """What follows a schedule; called once the groups are complete."""
         self._followers = [
             (
                 i,
@@ -194,6 +194,10 @@ class Settings:
         ]
         # A rate alone is in no combination that a family restricts.
         self._restricted = any(key != "lr" for _, _, _, key, _, _, _ in self._followers)
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether a setting follows a schedule."""
         return bool(self._followers)
 
     def follow(self, plan: Any) -> None:

@@ -31,6 +31,7 @@ __all__ = [
 
 TILE, LANES, SAMPLES = 1024, 32, 16
 BINS, FIRST_RATE = 64, -32
+_CHUNK = 1 << 16  # elements: what copies need on the way stays in the cache
 
 FIELDS = (
     *("elements", "grad_sq", "param_sq", "update_sq", "grad_update", "grad_last", "grad_max", "update_max", "rate_max"),
@@ -88,12 +89,19 @@ def clamp(grad: Array, grad_scale: float, bound: float) -> Array:
 
 
 def average(ema: Array, param: Array, decay: float) -> None:
-    """ema += (1 - decay) (param - ema), in place."""
-    ema[...] = towards(ema, param, ema.dtype.type(1 - decay))
+    """ema += (1 - decay) (param - ema), in place, in the type of the average; with decay 0 it is param."""
+    weight = ema.dtype.type(1 - decay)
+    ema[...] = param if weight == 1 else towards(ema, param.astype(ema.dtype, copy=False), weight)
 
 
 def copy_into(copy: Array, param: Array, name: str) -> None:
     """copy = param by way of float32, rounded to nearest even; name: "float32", "float16" or "bfloat16"."""
+    source, target = param.reshape(-1), copy.reshape(-1)
+    for first in range(0, source.size, _CHUNK):
+        _round_into(target[first : first + _CHUNK], source[first : first + _CHUNK], name)
+
+
+def _round_into(copy: Array, param: Array, name: str) -> None:
     single = param.astype(np.float32)
     if name != "bfloat16":
         copy[...] = single.astype(name)

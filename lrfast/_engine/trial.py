@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from . import specification
 from .arithmetic import Array
-from .commit import copying
+from .buffers import Buffers
+from .commit import Stages, copying
 from .optimizer import Optimizer
 from .settings import value_at
 
@@ -48,11 +50,14 @@ def lent(optimizer: Optimizer) -> Any:
 
     Afterwards parameters, copies and bound gradients are as they were, whatever happened.
     """
-    buffers = optimizer._buffers
+    return optimizer._plan.held(LENT, partial(_lending, optimizer._buffers))
+
+
+def _lending(buffers: Buffers) -> tuple[Stages, Stages]:
     arrays = [x for x in (*buffers.params, *(buffers.copies or ()), *(buffers.grads or ())) if x is not None]
     pairs = [(array, np.empty_like(array)) for array in arrays if array.flags.writeable]
     keep, restore = [copying(kept, array) for array, kept in pairs], [copying(array, kept) for array, kept in pairs]
-    return optimizer._plan.held(LENT, [keep], [restore])
+    return [keep], [restore]
 
 
 def follows_lr(optimizer: Optimizer) -> bool:

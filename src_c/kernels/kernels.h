@@ -1,19 +1,19 @@
 /* Instantiates every rule of the table for float and double with one instruction set. The file that includes this
  * one defines LRF_KERNELS (the one symbol it exports), LRF_KERNELS_NAME, LRF_KERNELS_TARGET and LRF_BLOCK, the number
- * of doubles in two of its vectors. */
+ * of doubles in two of its vectors. double comes first: averages of floats may be doubles. */
 #include <math.h>
 #include <string.h>
 
 #include "types.h"
 
-#define real float
-#define integer int32_t
-#define LRF_MAGNITUDE_BITS INT32_MAX
-#define LRF_LARGEST FLT_MAX
-#define root sqrtf
-#define magnitude fabsf
-#define LRF_SMALLEST_NORMAL FLT_MIN
-#define LRF_TYPED(name) name##_f32
+#define real double
+#define integer int64_t
+#define LRF_MAGNITUDE_BITS INT64_MAX
+#define LRF_LARGEST DBL_MAX
+#define root sqrt
+#define magnitude fabs
+#define LRF_SMALLEST_NORMAL DBL_MIN
+#define LRF_TYPED(name) name##_f64
 #include "typed.h"
 #undef real
 #undef integer
@@ -24,14 +24,14 @@
 #undef LRF_SMALLEST_NORMAL
 #undef LRF_TYPED
 
-#define real double
-#define integer int64_t
-#define LRF_MAGNITUDE_BITS INT64_MAX
-#define LRF_LARGEST DBL_MAX
-#define root sqrt
-#define magnitude fabs
-#define LRF_SMALLEST_NORMAL DBL_MIN
-#define LRF_TYPED(name) name##_f64
+#define real float
+#define integer int32_t
+#define LRF_MAGNITUDE_BITS INT32_MAX
+#define LRF_LARGEST FLT_MAX
+#define root sqrtf
+#define magnitude fabsf
+#define LRF_SMALLEST_NORMAL FLT_MIN
+#define LRF_TYPED(name) name##_f32
 #include "typed.h"
 #undef real
 #undef integer
@@ -68,7 +68,7 @@ const lrf_kernels LRF_KERNELS = {
     .multiply = LRF_ROW(multiply),
     .clamp = LRF_ROW(clamp),
     .count_nonfinite = LRF_ROW(count_nonfinite),
-    .average = LRF_ROW(average),
+    .average = {LRF_ROW(average), LRF_ROW(average_in_float64)},
     .copy = {
         [LRF_FLOAT32] = LRF_ROW(to_float32),
         [LRF_FLOAT16] = LRF_ROW(to_float16),

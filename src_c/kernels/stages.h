@@ -40,7 +40,7 @@ LRF_KERNELS_TARGET static uint64_t LRF_TYPED(count_nonfinite)(const void *g_buff
     return count;
 }
 
-/* ema += weight (p - ema). */
+/* ema += weight (p - ema); with weight 1 it is p, whatever it was before. */
 LRF_KERNELS_TARGET static void LRF_TYPED(average)(void *restrict ema_buffer, const void *restrict p_buffer, size_t n,
                                                   double weight_number)
 {
@@ -49,7 +49,18 @@ LRF_KERNELS_TARGET static void LRF_TYPED(average)(void *restrict ema_buffer, con
     const real weight = (real)weight_number;
 
     for (size_t i = 0; i < n; i++)
-        ema[i] = towards(ema[i], p[i], weight);
+        ema[i] = weight == 1 ? p[i] : towards(ema[i], p[i], weight);
+}
+
+/* The same for a float64 average. */
+LRF_KERNELS_TARGET static void LRF_TYPED(average_in_float64)(void *restrict ema_buffer, const void *restrict p_buffer,
+                                                             size_t n, double weight)
+{
+    double *restrict const ema = ema_buffer;
+    const real *restrict const p = p_buffer;
+
+    for (size_t i = 0; i < n; i++)
+        ema[i] = weight == 1 ? p[i] : towards_f64(ema[i], p[i], weight);
 }
 
 /* ---- copies, by way of float32, rounded to nearest even ------------------------------------------------------ */

@@ -80,8 +80,8 @@ typedef struct lrf_kernels {
     void (*multiply[2])(void *restrict out, const void *restrict g, size_t n, double factor);
     void (*clamp[2])(void *restrict out, const void *restrict g, size_t n, double scale, double bound);
     uint64_t (*count_nonfinite[2])(const void *g, size_t n, double scale);
-    void (*average[2])(void *restrict ema, const void *restrict p, size_t n, double weight);
-    void (*copy[LRF_BFLOAT16 + 1][2])(void *restrict out, const void *restrict p, size_t n); /* [copy_dtype] */
+    void (*average[2][2])(void *restrict ema, const void *restrict p, size_t n, double weight); /* [1]: in float64 */
+    void (*copy[LRF_BFLOAT16 + 1][2])(void *restrict out, const void *restrict p, size_t n);    /* [copy_dtype] */
     void (*gather_norms[2])(lrf_sums *sums, const lrf_strip *strip);
     void (*gather[2])(lrf_slot *slot, lrf_sums *sums, const lrf_strip *strip, double rate, double eps, double sign);
     void (*fold_sums[2])(lrf_slot *slot, lrf_sums *sums);
