@@ -86,12 +86,14 @@ class Stats(Mapping[Any, dict[str, Any]]):
         assert recorder.rows is not None
         tensors = [i for i in tensors if recorder.rows[i, 0] > 0]
         rows = recorder.rows[tensors]
+        sums = _in_order(rows[:, : len(FIELDS)])
+        maxima = rows.max(axis=0).tolist() if len(rows) else [math.nan] * len(FIELDS)
 
         def total(name: str) -> float:
-            return _in_order(rows[:, FIELDS.index(name)])
+            return sums[FIELDS.index(name)]
 
         def largest(name: str) -> float:
-            return float(np.max(rows[:, FIELDS.index(name)])) if len(rows) else math.nan
+            return maxima[FIELDS.index(name)]
 
         param_norm, update_norm = math.sqrt(total("param_sq")), math.sqrt(total("update_sq"))
         norms = {
@@ -124,30 +126,30 @@ class Stats(Mapping[Any, dict[str, Any]]):
             tensors = [i for i in tensors if before[i, 0] > 0]
         if before is None or not tensors:
             return dict.fromkeys(_COMPARED, math.nan)
-        rows = recorder.rows[tensors]
-        then = _in_order(before[tensors, 1])  # <s', u'>
-        now = _in_order(rows[:, FIELDS.index("grad_last")])  # <s, u'>
-        squares = _in_order(before[tensors, 2])  # |u'|^2
-        grad_norm = abs(recorder.grad_scale) * math.sqrt(_in_order(rows[:, FIELDS.index("grad_sq")]))
+        sums = dict(zip(FIELDS, _in_order(recorder.rows[tensors]), strict=False))
+        _, then, squares = _in_order(before[tensors, :3])  # <s', u'>, |u'|^2
+        now = sums["grad_last"]  # <s, u'>
+        grad_norm = abs(recorder.grad_scale) * math.sqrt(sums["grad_sq"])
         limit = self._sharpness_limit(tensors, recorder.last_lrs)
         return {
             "cosine": _quotient(-now, grad_norm * math.sqrt(squares)),
-            "bounce": _quotient(_in_order(rows[:, FIELDS.index("turned")]), _in_order(rows[:, 0])),
+            "bounce": _quotient(sums["turned"], sums["elements"]),
             "sharpness": _quotient(then - now, squares),
             "sharpness_limit": _quotient(2 * then, squares) if limit is None else limit,
             "minimum": _quotient(then, then - now),
         }
 
 
-def _in_order(values: Array) -> float:
-    """The sum, one after the other, as the C core adds up."""
-    return float(np.add.accumulate(values)[-1]) if len(values) else 0.0
+def _in_order(rows: Array) -> list[float]:
+    """Sums of the columns, one row after the other, as the C core adds up."""
+    return np.add.accumulate(rows)[-1].tolist() if len(rows) else [0.0] * rows.shape[1]
 
 
 def _quotient(x: float, y: float) -> float:
     """x / y as IEEE has it."""
-    with np.errstate(all="ignore"):
-        return float(np.float64(x) / np.float64(y))
+    if y:
+        return x / y
+    return math.copysign(math.inf, x) * math.copysign(1, y) if abs(x) > 0 else math.nan
 
 
 def _median(rates: Array) -> float:
