@@ -47,24 +47,30 @@ CC = [*shlex.split(os.environ.get("CC", "cc")), "-std=c11", "-O1", "-g0", "-fno-
 CC += ["-ffp-contract=off", "-fPIC", "-pthread", "-fvisibility=hidden", "-Isrc_c", "-Itests/c", "-Ibuild", "-w"]
 EXTENSION = "lrfast/_engine/_core" + sysconfig.get_config_var("EXT_SUFFIX")
 
-# Asked by name alone: what compares texts, builds packages, trains, compiles the core once more, or takes long.
-LEFT_OUT = {"twins", "floors", "docs", "packaging", "vectorised", "layout", "verdict", "c", "mutants", "monitor"}
-LEFT_OUT |= {"threads", "oracle", "numpy_plan"}
-# Which tests know a file, by the start of its name; the others follow.
+# What a mutant meets: tests of behaviour that take seconds.
+TESTS = ["bad_input", "bad_options", "bad_settings", "messages", "optim", "options", "stats", "table", "schedules"]
+TESTS += ["placement", "names", "further_keys", "loading", "checkpoint", "archive", "fixtures", "norms", "finder"]
+TESTS += ["bits", "plan"]
+# Which tests know a file, by the start of its name: they come first, and slow ones only where they stand here.
 FIRST = {
     "src_c/pool": ["threads"],
     "src_c/step": ["options", "bits", "threads"],
+    "src_c/elementary": ["elementary", "bits"],
+    "src_c/norm": ["norms", "options"],
     "src_c/check": ["bad_settings", "bad_input"],
     "src_c/table": ["table"],
     "src_c/kernels/statistics": ["stats"],
     "src_c/": ["bits", "options", "stats"],
     "lrfast/_engine/_core": ["plan", "bad_input", "optim", "options", "threads"],
+    "lrfast/_engine/archive": ["archive", "checkpoint"],
     "lrfast/_engine/backend": ["optim", "threads"],
     "lrfast/_engine/buffers": ["bad_input", "bad_options"],
     "lrfast/_engine/check": ["bad_input", "bad_settings", "checkpoint"],
+    "lrfast/_engine/elementary": ["elementary", "schedules", "bits"],
     "lrfast/_engine/family": ["optim"],
     "lrfast/_engine/form": ["bad_input"],
-    "lrfast/_engine/interrupt": ["optim"],
+    "lrfast/_engine/further": ["further_keys"],
+    "lrfast/_engine/matching": ["names", "loading"],
     "lrfast/_engine/moved": ["fixtures"],
     "lrfast/_engine/options": ["bad_options", "options"],
     "lrfast/_engine/recorder": ["stats"],
@@ -169,7 +175,8 @@ def report(results: list[dict]) -> int:
         if name not in reasons:
             print(f"survived: {name}")
     judged = total["killed"] + total["survived"]
-    print(f"{total['killed'] / max(judged, 1):.1%} of {judged} killed")
+    endless = sum(result["by"].endswith("no end") for result in results)
+    print(f"{total['killed'] / max(judged, 1):.1%} of {judged} killed, {endless} of them by the time they took")
     return int(total["survived"] > max(judged / 20, 3))
 
 
@@ -320,8 +327,7 @@ class Tree:
 
     def run_tests(self, file: str) -> None:
         knowing = next((names for start, names in FIRST.items() if file.startswith(start)), [])
-        every = {path.stem.removeprefix("test_") for path in self.root.glob("tests/test_*.py")}
-        names = [*knowing, *sorted(every - set(knowing) - LEFT_OUT)]
+        names = [*knowing, *(name for name in TESTS if name not in knowing)]
         for cached in (self.root / file).parent.glob(f"__pycache__/{Path(file).stem}.*.pyc"):
             cached.unlink()  # which is known by size and second
         pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]

@@ -88,6 +88,13 @@ def test_a_file_that_no_one_changes_has_each_mutant_once():
     assert len(names) == len(set(names)) > 400
 
 
+def test_the_tests_that_mutants_meet_are_there():
+    names = {*mutants.TESTS, *(name for names in mutants.FIRST.values() for name in names)}
+    assert [name for name in names if not (mutants.ROOT / f"tests/test_{name}.py").exists()] == []
+    starts = [start for start in mutants.FIRST if not list(mutants.ROOT.glob(f"{start}*"))]
+    assert starts == []
+
+
 def test_the_draw_is_that_of_the_day(monkeypatch):
     monkeypatch.setenv("LRFAST_TEST_LINE", "7")
     first = mutants.choose(["20"])
