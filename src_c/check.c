@@ -256,3 +256,5 @@ lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_opti
         report->group = report->tensor = 0;
     return status;
 }
+
+LRF_END_OF_SOURCE

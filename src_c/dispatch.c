@@ -122,3 +122,5 @@ lrf_status lrf_set_isa(const char *name)
     atomic_store_explicit(&active_kernels, kernels, memory_order_relaxed);
     return LRF_OK;
 }
+
+LRF_END_OF_SOURCE

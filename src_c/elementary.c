@@ -329,3 +329,5 @@ double lrf_cos(double x)
     }
     return negative ? -result : result;
 }
+
+LRF_END_OF_SOURCE

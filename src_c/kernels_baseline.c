@@ -9,3 +9,5 @@
 #else
 typedef int lrf_no_kernels_baseline; /* ISO C forbids an empty translation unit */
 #endif
+
+LRF_END_OF_SOURCE

@@ -18,9 +18,12 @@
  *
  * Build by hand from the sources, every instruction set included, or link the archive of the Python package:
  *
- *     cd src_c && cc -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off -c *.c
+ *     cd src_c && cc -O3 -fno-math-errno -fno-trapping-math -c *.c
  *     cc app.c -I$(python3 -c 'import lrfast; print(lrfast.get_include())') \
  *              -L$(python3 -c 'import lrfast; print(lrfast.get_library_dir())') -llrfast -lm
+ *
+ * These flags are for speed. With others, none and any -march included, the bits are the same, on every processor of
+ * the architecture, or the compiler stops and says which flag has to go (-ffast-math and its parts).
  *
  * Promises: the same bits on every instruction set, compiler, alignment and number of parts (only sign and payload
  * of NaNs are open); all or nothing: whatever is refused is refused before anything is written; no heap, no errno,

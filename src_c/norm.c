@@ -157,3 +157,5 @@ static int finish_norm(lrf_step_state *step)
 }
 
 const lrf_phase lrf_norm_phase = {0, slot_size, run_norm, finish_norm};
+
+LRF_END_OF_SOURCE

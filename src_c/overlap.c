@@ -136,3 +136,5 @@ lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, const 
     lrf_write_report(report, &news);
     return status;
 }
+
+LRF_END_OF_SOURCE

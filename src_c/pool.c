@@ -1,6 +1,7 @@
 #if defined(__linux__)
 #define _GNU_SOURCE /* thread names, affinity */
 #endif
+#include "internal.h"
 #include "pool.h"
 
 #include <pthread.h>
@@ -11,8 +12,6 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "internal.h"
 
 /* A thread has at least TILES_PER_THREAD of Adam, or calling it costs more than it saves
  * (measured: 0.5 us). To wake one that sleeps costs the caller as much as 100,000 elements (30 us, in a virtual
@@ -385,3 +384,5 @@ void lrf_pool_destroy(lrf_pool *pool)
     }
     free(pool);
 }
+
+LRF_END_OF_SOURCE

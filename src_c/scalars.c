@@ -66,3 +66,5 @@ void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t 
         for (size_t i = 0; i < scalar_counts[group->rule]; i++)
             scalars->values.singles[i] = (float)*(volatile double *)&values[i];
 }
+
+LRF_END_OF_SOURCE

@@ -239,3 +239,5 @@ lrf_status lrf_step(const lrf_group *groups, size_t group_count, const lrf_optio
         lrf_run(&job, 0, 1);
     return lrf_end(&job, report);
 }
+
+LRF_END_OF_SOURCE

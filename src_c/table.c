@@ -163,3 +163,5 @@ const char *lrf_version(void)
 {
     return LRF_VERSION_STRING;
 }
+
+LRF_END_OF_SOURCE

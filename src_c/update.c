@@ -310,3 +310,5 @@ static int finish_update(lrf_step_state *step)
 }
 
 const lrf_phase lrf_update_phase = {1, slot_size, run_update, finish_update};
+
+LRF_END_OF_SOURCE

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -88,19 +87,12 @@ COMPILERS = [
 # Of the sources' mutants a few are drawn by date; `make mutants` judges all of the rules.
 MUTANTS = Cell("mutants of the day", [[sys.executable, "tests/mutants.py", "20"]])
 
-# The promised bits do not depend on what a compiler may do.
-BITS = [
-    Cell(
-        f"golden hashes, {compiler['CC']} {level} {machine}".rstrip(),
-        [pytest("tests/test_c.py", "-k", "golden_hashes_on_every_isa")],
-        {**compiler, "LRFAST_TEST_FLAGS": f"{level} {machine}"},
-    )
-    for (compiler, target), level in product(
-        [(GCC, "-march=native"), (CLANG, "-march=native"), (AARCH64, "-march=armv8.2-a")],
-        ["-O0", "-O1", "-O2", "-O3", "-Os"],
-    )
-    for machine in ("", target)
-]
+# The promised bits do not depend on what a compiler may do; each of these takes its own line of the day.
+FLAGS = {"gcc": GCC, "clang": CLANG, "aarch64": AARCH64}
+
+
+def flags(*arguments: str) -> list[Cell]:
+    return [Cell(f"flags, {name}", [pytest(*arguments, "tests/test_flags.py")], FLAGS[name]) for name in FLAGS]
 
 
 def builds_extensions(python: str) -> bool:
@@ -140,7 +132,7 @@ VERSIONS = [
 FILES = [
     Cell(f"{name}, whole", [pytest("-n", "auto", "--whole", name)])
     for name in sorted(str(path.relative_to(ROOT)) for path in TESTS.rglob("test_*.py"))
-    if name != "tests/test_with_torch.py"  # skips itself without PyTorch
+    if name not in ("tests/test_with_torch.py", "tests/test_flags.py")  # cells of their own
 ]
 TORCH = Cell("with PyTorch", [["make", "test-torch"]])
 
@@ -152,10 +144,10 @@ def main(ring: str) -> int:
     if missing:
         return 1
     if ring == "check":
-        cells = [*COMPILERS, MUTANTS, drawn.one_of(BITS), drawn.one_of(VERSIONS)]
+        cells = [*COMPILERS, MUTANTS, drawn.one_of(flags()), drawn.one_of(VERSIONS)]
         print(f"LRFAST_TEST_LINE={drawn.number()} draws the same lines: {cells[-2].name}; {cells[-1].name}")
     else:
-        cells = [*FILES, TORCH, *COMPILERS, *BITS, *VERSIONS]
+        cells = [*FILES, TORCH, *COMPILERS, *flags("--whole"), *VERSIONS]
     version, remembers = commit()
     folder = ROOT / "build" / "rings" / version
     folder.mkdir(parents=True, exist_ok=True)

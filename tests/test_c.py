@@ -81,11 +81,6 @@ def test_header_in_every_language(standard, objects, tmp_path):
     run_program(tmp_path / "user")
 
 
-def test_fast_math_is_refused(tmp_path):
-    with pytest.raises(AssertionError, match="same bits everywhere"):
-        run([*toolchain.CC, "-ffast-math", "-c", SOURCES / "step.c"], cwd=tmp_path)
-
-
 def test_a_wrong_isa_is_a_value_error_in_python():
     """In C it is LRF_BAD_ISA: test_isa.c."""
     done = subprocess.run(

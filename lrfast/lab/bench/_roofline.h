@@ -82,4 +82,6 @@ static lrf_stream *lrf_find_stream(const char *isa, size_t written)
     return streams_baseline[written];
 }
 
+LRF_END_OF_SOURCE
+
 #endif
