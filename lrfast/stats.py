@@ -14,6 +14,8 @@ weight decay), eta/sigma the effective rate; s' and d' belong to the step before
 ``grad_max``        largest magnitude in s
 ``update_max``      largest magnitude in d
 ``nan, inf, zero``  elements of the gradient that are so
+``dead``            elements that do not move, though their gradient is finite: sigma is infinite or NaN, mostly since
+                    the square of a gradient was beyond the floating-point type
 ``lost``            elements whose update changed nothing: d != 0, but p + d == p
 ``dot``             <s, d>: the change of the loss that the gradient predicts
 ``cosine``          of s and d'; above 0 the last step went too far
@@ -27,7 +29,8 @@ weight decay), eta/sigma the effective rate; s' and d' belong to the step before
                     the loss rose
 ``rates``           64 counts: elements with 2^(k-32) <= eta/sigma < 2^(k-31), the outer bins open. Of each 1,024
                     elements at most 16, evenly spaced, are counted
-``rate_median``     middle of the bin in which the median of these lies
+``rate_median``     middle of the bin in which the median of these lies; for the outer bins, which have none,
+                    ``rate_max`` if that lies there, too, otherwise 0
 ``rate_max``        largest eta/sigma of all elements
 ``eps_dominates``   share of elements with eps > sigma
 ``n_eff``           gradients that sigma has effectively seen, (1+b)/(1-b) (1-b^t)/(1+b^t) with b = beta2 or alpha; t

@@ -103,6 +103,15 @@ LRF_HIDDEN const lrf_group *lrf_defaults_of(uint32_t rule);
 /* Row of the table by id; NULL if there is none. */
 LRF_HIDDEN const lrf_rule_info *lrf_find_rule(uint32_t id);
 
+/* The slot of sums or averages of squares. */
+enum { LRF_SQUARES = 1 };
+
+/* Whether a rule keeps squares, of whose overflow an element never recovers. */
+static inline int lrf_keeps_squares(const lrf_group *group)
+{
+    return lrf_find_rule(group->rule)->state[LRF_SQUARES] != NULL;
+}
+
 /* ---- scalars.c, elementary.c: numbers of one update -------------------------------------------------------- */
 
 /* t: number of this update, >= 1. grad_scale: factor of the gradients before their sign. */
@@ -138,8 +147,9 @@ typedef struct __attribute__((may_alias)) lrf_step_state {
     const lrf_kernels *kernels;
     size_t tiles, bad_group, bad_tensor;
     double grad_norm, limited_norm, clip_factor, lifted_factor; /* the last two: one, lifted by 1 / DBL_MIN */
-    double unit, limited_unit;                                  /* of the sums that norms are made of */
-    uint64_t nonfinite;
+    double largest_used;       /* no gradient is larger once scaled and clipped; known with LRF_REQUIRE_FINITE */
+    double unit, limited_unit; /* of the sums that norms are made of */
+    uint64_t nonfinite, overflowed;
     uint32_t progress, phase, variant, with_slots;
 } lrf_step_state;
 _Static_assert(sizeof(lrf_step_state) <= sizeof(lrf_job), "lrf_job is too small");

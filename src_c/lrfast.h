@@ -67,7 +67,7 @@ typedef enum lrf_status {
     LRF_BAD_WORK = 10,    /* work memory is missing, misaligned or smaller than lrf_work_size */
     LRF_BAD_ISA = 11,     /* LRFAST_ISA or lrf_set_isa names what this machine or build lacks */
     LRF_UNFINISHED = 12,  /* lrf_end before lrf_next returned 0, or twice; counters were not advanced */
-    LRF_NOT_FINITE = 13   /* LRF_REQUIRE_FINITE, and a gradient is NaN or infinite: the step was skipped */
+    LRF_NOT_FINITE = 13   /* LRF_REQUIRE_FINITE, and a gradient, or its square, is not: the step was skipped */
 } lrf_status;
 
 /* One English sentence, never NULL, static. */
@@ -125,6 +125,7 @@ typedef struct lrf_stats {
     double eps_dominates;                /* d < 2 eps */
     double rates[LRF_RATE_BINS];         /* bin k: elements with 2^(k-32) <= lr / d < 2^(k-31), outer bins open;
                                             at most 16 elements of each 1,024 are looked at */
+    double dead;                         /* d is infinite or NaN, and g is not: mostly, g^2 once was beyond the type */
 } lrf_stats;
 
 /* What else a step writes of one tensor; each pointer may be NULL. Averages and copies follow their parameter in every
@@ -199,7 +200,8 @@ lrf_status lrf_group_init(lrf_group *group, size_t struct_size, lrf_rule rule);
 /* lrf_options.flags */
 enum {
     LRF_GRAD_NORM = 1,      /* report the norm of all gradients (implied by clip_norm > 0) */
-    LRF_REQUIRE_FINITE = 2, /* a gradient that is NaN or infinite: write nothing, lrf_end returns LRF_NOT_FINITE */
+    LRF_REQUIRE_FINITE = 2, /* a gradient that is NaN or infinite, or whose square is, where the rule keeps squares:
+                               write nothing, lrf_end returns LRF_NOT_FINITE; what overflows later is counted */
     LRF_ZERO_GRADS = 4,     /* gradients are 0 after the step; they must be writable and not shared */
     LRF_NORMS = 8,          /* of lrf_stats: elements, grad_sq, param_sq, update_sq; the rest is 0 */
     LRF_STATS = 16,         /* all of lrf_stats */
@@ -230,7 +232,7 @@ lrf_status lrf_options_init(lrf_options *options, size_t struct_size);
 typedef struct lrf_report {
     uint32_t struct_size; /* sizeof(lrf_report), set by the caller and kept */
     uint32_t unused;
-    const char *what;     /* refused: static name of the field or buffer; otherwise NULL */
+    const char *what;     /* refused: static name of the field or buffer, "grad" or "grad squared"; otherwise NULL */
     size_t group, tensor; /* refused: where (tensor is 0 if the group itself was refused) */
     double grad_norm;     /* sqrt(sum of squares of all grad_scale * gradients); NaN if it was not computed */
     double clip_factor;   /* what clip_norm multiplied gradients with, min(1, clip_norm / (limited_norm + 1e-6)); 1
@@ -239,6 +241,9 @@ typedef struct lrf_report {
     uint64_t nonfinite;   /* gradients that are NaN or infinite once scaled; counted with LRF_REQUIRE_FINITE only */
     double limited_norm;  /* of the gradients once clip_value has limited them: the norm that clip_norm limits, without
                              clip_value grad_norm; NaN without clip_norm */
+    uint64_t overflowed;  /* elements whose sum or average of squares the update has made infinite: they will not move
+                             again. Counted with LRF_REQUIRE_FINITE only, which refuses where the square of a gradient
+                             is to blame; what is left is weight decay, and sums. The first stands in group, tensor */
 } lrf_report;
 
 /* Bytes of work memory that a step with these groups and options needs; 0 if none. */

@@ -1,5 +1,6 @@
-/* Phase 1, which only reads: norm of the gradients, whether they are finite, and the clip factor. Where a plain sum of
- * squares has overflowed, or is so small that squares have lost bits, it runs once more in units of 2^600 or 2^-600. */
+/* Phase 1, which only reads: norm of the gradients, whether they and their squares are finite, and the clip factor.
+ * Where a plain sum of squares has overflowed, or is so small that squares have lost bits, it runs once more in units
+ * of 2^600 or 2^-600. */
 #include "tiles.h"
 
 #include <float.h>
@@ -17,12 +18,18 @@ typedef struct norm_slot {
     double sum;         /* of g^2 */
     double clamped_sum; /* of the squares after clip_value */
     double nonfinite;   /* elements */
+    double largest;     /* |g|, where its square may be too large for a rule; otherwise 0 */
 } norm_slot;
 
 static size_t slot_size(const lrf_options *options)
 {
     const int is_needed = (options->flags & (LRF_GRAD_NORM | LRF_REQUIRE_FINITE)) || options->clip_norm > 0;
     return is_needed ? sizeof(norm_slot) : 0;
+}
+
+static double largest_of(size_t type)
+{
+    return type == 0 ? (double)FLT_MAX : DBL_MAX;
 }
 
 static int is_repeated(const lrf_step_state *step)
@@ -39,7 +46,9 @@ static void run_norm(const lrf_step_state *step, const lrf_tile_run *run, lrf_la
 {
     const lrf_options *options = &step->options;
     const size_t type = run->group->dtype - LRF_FLOAT32, element_size = lrf_element_size(run->group);
-    const double largest = type == 0 ? (double)FLT_MAX : DBL_MAX;
+    const double largest = largest_of(type), safe_to_square = type == 0 ? 0x1p+63 : 0x1p+511;
+    const int requires_finite = (options->flags & LRF_REQUIRE_FINITE) != 0;
+    const int keeps_squares = requires_finite && lrf_keeps_squares(run->group);
     const double scale = type == 0 ? (double)(float)options->grad_scale : options->grad_scale;
     norm_slot *slot = (norm_slot *)options->work + run->index;
     lrf_limit_memory memory;
@@ -60,10 +69,13 @@ static void run_norm(const lrf_step_state *step, const lrf_tile_run *run, lrf_la
                 sum_of_squares(step, type, lrf_limit(step, run->group->dtype, g, n, &memory), n, step->limited_unit);
         if (is_repeated(step))
             continue;
-        slot->nonfinite = 0;
         /* If the norm of the tile is in range, so is each of its elements. */
-        if ((options->flags & LRF_REQUIRE_FINITE) && !(fabs(scale) * sqrt(slot->sum) <= largest))
+        const double bound = fabs(scale) * sqrt(slot->sum);
+        slot->nonfinite = slot->largest = 0;
+        if (requires_finite && !(bound <= largest))
             slot->nonfinite = (double)step->kernels->count_nonfinite[type](g, n, options->grad_scale);
+        if (keeps_squares && !(bound <= safe_to_square))
+            slot->largest = step->kernels->largest[type](g, n);
     }
 }
 
@@ -106,13 +118,62 @@ static int has_doubles(const lrf_step_state *step)
     return 0;
 }
 
+static double rounded(size_t type, double x)
+{
+    return type == 0 ? (double)(float)x : x;
+}
+
+/* Whether the square of what the rule gets of a gradient is finite, rounded as kernels do: in float64, the product of
+ * two float32 is exact. */
+static int has_finite_square(const lrf_step_state *step, size_t type, double gradient)
+{
+    const lrf_options *options = &step->options;
+    double x = rounded(type, options->grad_scale);
+
+    if (options->clip_value > 0) {
+        const double bound = rounded(type, options->clip_value);
+        x = fabs(rounded(type, x * gradient));
+        x = rounded(type, rounded(type, step->clip_factor) * (x > bound ? bound : x));
+    } else {
+        x = rounded(type, rounded(type, options->grad_scale * step->clip_factor) * gradient);
+    }
+    return rounded(type, x * x) <= largest_of(type);
+}
+
+/* Whether all squares that rules keep are finite; otherwise says where the first is that is not. */
+static int has_finite_squares(lrf_step_state *step)
+{
+    const norm_slot *slot = step->options.work;
+
+    for (size_t i = 0; i < step->group_count; i++) {
+        const lrf_group *group = lrf_group_at(step->groups, i);
+        for (size_t j = 0; j < group->count; j++)
+            for (size_t k = lrf_tiles_of(group, j); k > 0; k--, slot++)
+                if (slot->largest > 0 && !has_finite_square(step, group->dtype - LRF_FLOAT32, slot->largest)) {
+                    step->bad_group = i;
+                    step->bad_tensor = j;
+                    return 0;
+                }
+    }
+    return 1;
+}
+
+/* The largest that a gradient can be after everything. */
+static double largest_used(const lrf_step_state *step)
+{
+    const lrf_options *options = &step->options;
+    const double norm = options->clip_norm > 0 ? step->limited_norm : step->grad_norm;
+    const double bound = options->clip_norm > 0 ? options->clip_norm : options->clip_value;
+    return bound > 0 && bound < norm ? bound : norm;
+}
+
 /* Sets norms, clip factor, nonfinite and where the first of these is. */
 static int finish_norm(lrf_step_state *step)
 {
     const lrf_options *options = &step->options;
     const int is_limited = options->clip_value > 0 && options->clip_norm > 0;
     const norm_slot *slot = options->work;
-    double sum = 0, clamped_sum = 0;
+    double sum = 0, clamped_sum = 0, largest = 0;
 
     step->grad_norm = 0;
     step->nonfinite = 0;
@@ -127,9 +188,11 @@ static int finish_norm(lrf_step_state *step)
                 tensor.sum += slot->sum;
                 tensor.clamped_sum += slot->clamped_sum;
                 tensor.nonfinite += slot->nonfinite;
+                tensor.largest = lrf_larger(tensor.largest, slot->largest);
             }
             sum += tensor.sum;
             clamped_sum += tensor.clamped_sum;
+            largest = lrf_larger(largest, tensor.largest);
             if (tensor.nonfinite > 0 && step->nonfinite == 0) {
                 step->bad_group = i;
                 step->bad_tensor = j;
@@ -152,6 +215,11 @@ static int finish_norm(lrf_step_state *step)
     } else if (options->clip_norm > 0) {
         step->limited_norm = step->grad_norm;
         set_clip_factor(step, sqrt(sum), options->grad_scale, step->unit);
+    }
+    if (options->flags & LRF_REQUIRE_FINITE) {
+        step->largest_used = largest_used(step);
+        if (largest > 0 && !has_finite_squares(step))
+            return LRF_STOP;
     }
     return LRF_GO_ON;
 }

@@ -118,8 +118,9 @@ static void open_step(lrf_step_state *step, const lrf_group *groups, size_t grou
     step->grad_norm = step->limited_norm = NAN;
     step->clip_factor = 1;
     step->lifted_factor = 1 / DBL_MIN;
+    step->largest_used = NAN;
     step->unit = step->limited_unit = 1;
-    step->nonfinite = 0;
+    step->nonfinite = step->overflowed = 0;
     step->progress = CLOSED;
     step->phase = step->variant = step->with_slots = 0;
 }
@@ -214,7 +215,9 @@ lrf_status lrf_end(lrf_job *job, lrf_report *report)
     }
     if (report) {
         const lrf_report news = {
-            .what = skipped ? "grad" : NULL,
+            .what = !skipped              ? NULL
+                    : step->nonfinite > 0 ? "grad"
+                                          : "grad squared",
             .group = step->bad_group,
             .tensor = step->bad_tensor,
             .grad_norm = step->grad_norm,
@@ -222,6 +225,7 @@ lrf_status lrf_end(lrf_job *job, lrf_report *report)
             .updated = updated,
             .nonfinite = step->nonfinite,
             .limited_norm = step->limited_norm,
+            .overflowed = step->overflowed,
         };
         lrf_write_report(report, &news);
     }

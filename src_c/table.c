@@ -154,7 +154,7 @@ const char *lrf_status_text(lrf_status status)
     case LRF_BAD_WORK: return "work memory is missing, misaligned or too small";
     case LRF_BAD_ISA: return "the instruction set asked for is not available here";
     case LRF_UNFINISHED: return "lrf_end was called before lrf_next returned 0";
-    case LRF_NOT_FINITE: return "a gradient is not finite, and the step was skipped";
+    case LRF_NOT_FINITE: return "a gradient, or its square, is not finite, and the step was skipped";
     }
     return "unknown status";
 }

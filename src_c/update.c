@@ -14,7 +14,36 @@ static int has_statistics(const lrf_options *options)
 
 static size_t slot_size(const lrf_options *options)
 {
-    return has_statistics(options) ? sizeof(lrf_slot) : 0;
+    return has_statistics(options) ? sizeof(lrf_slot) : options->flags & LRF_REQUIRE_FINITE ? sizeof(double) : 0;
+}
+
+/* What tile `index` of the step leaves. */
+static void *slot_at(const lrf_step_state *step, size_t index)
+{
+    return (char *)step->options.work + index * slot_size(&step->options);
+}
+
+/* A gradient up to this size leaves a finite sum or average of squares finite: its own is less than half the distance
+ * of the largest numbers. */
+static double calm(const lrf_group *group)
+{
+    return group->dtype == LRF_FLOAT64 ? 0x1p+483 : 0x1p+50;
+}
+
+/* Whether squares that a group keeps may become infinite, as far as is known before its tiles are looked at. */
+static int is_watched(const lrf_step_state *step, const lrf_group *group)
+{
+    return (step->options.flags & LRF_REQUIRE_FINITE) && lrf_keeps_squares(group) &&
+           (!(step->largest_used <= calm(group)) || group->weight_decay > 0);
+}
+
+/* The same of a part of a tensor: what the rule squares is gradient + weight_decay parameter. */
+static int may_overflow(const lrf_step_state *step, const lrf_group *group, const lrf_tensor *part)
+{
+    const double used = step->largest_used;
+    return is_watched(step, group) && !(used + group->weight_decay * step->kernels->largest[group->dtype - LRF_FLOAT32](
+                                                                         part->param, (size_t)part->count) <=
+                                        calm(group));
 }
 
 /* What remains for the rule to multiply gradients with. clip_value comes between the scale and the clip factor, in a
@@ -29,8 +58,8 @@ static lrf_factors rule_factors(const lrf_step_state *step, const lrf_group *gro
 static int has_stages(const lrf_step_state *step, const lrf_group *group)
 {
     const lrf_options *options = &step->options;
-    return rule_factors(step, group).first != 1 || group->outputs || options->clip_value > 0 ||
-           (options->flags & (LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS));
+    return rule_factors(step, group).first != 1 || is_watched(step, group) || group->outputs ||
+           options->clip_value > 0 || (options->flags & (LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS));
 }
 
 /* Elements before the first whole cache line of the parameter, where it pays to begin there: vectors as wide as a line
@@ -71,7 +100,7 @@ static void run_plain(const lrf_step_state *step, const lrf_tile_run *run, const
 /* What a tile needs beside the tensor's buffers. */
 typedef struct tile_memory {
     lrf_limit_memory limit;
-    lrf_tile grad, before, update, denominator;
+    lrf_tile grad, before, squares, update, denominator;
     lrf_sums sums;
 } tile_memory;
 
@@ -181,6 +210,8 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
     size_t begin = run->first * LRF_TILE, stride = usual;
     tile_memory memory;
 
+    for (size_t i = run->first; i < run->end && !statistics && is_watched(step, group); i++)
+        *(double *)slot_at(step, run->index + i - run->first) = 0;
     /* Statistics need their tiles where they are; everything else may begin on a cache line. */
     if (!statistics) {
         const size_t head = elements_to_cache_line(run->tensor, begin, end - begin, element_size);
@@ -189,19 +220,24 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
     for (; begin < end; begin += stride, stride = usual) {
         const size_t n = end - begin < stride ? end - begin : stride;
         const lrf_tensor part = part_of(run->tensor, begin, n, element_size);
+        const int watched = may_overflow(step, group, &part);
         lrf_tensor update_from = part;
 
+        if (watched)
+            memcpy(&memory.squares, part.state[LRF_SQUARES], n * element_size);
         update_from.grad = limited_gradients(step, group, part.grad, n, &memory);
         if (statistics) {
             const size_t index = begin / LRF_TILE, first = begin % LRF_TILE;
             const size_t rest = (size_t)run->tensor->count - index * LRF_TILE;
-            update_with_statistics(step, group, &part, &update_from,
-                                   lrf_element_address(outputs->last, begin, element_size), first,
-                                   rest < LRF_TILE ? rest : LRF_TILE,
-                                   (lrf_slot *)options->work + run->index + index - run->first, scalars, &memory);
+            update_with_statistics(
+                step, group, &part, &update_from, lrf_element_address(outputs->last, begin, element_size), first,
+                rest < LRF_TILE ? rest : LRF_TILE, slot_at(step, run->index + index - run->first), scalars, &memory);
         } else {
             kernels->update[LRF_PLAIN][group->rule][type](&update_from, 0, n, scalars, &nothing);
         }
+        if (watched)
+            *(double *)slot_at(step, run->index + begin / LRF_TILE - run->first) +=
+                (double)kernels->count_overflowed[type](&memory.squares, part.state[LRF_SQUARES], n);
         write_outputs(step, group, outputs, part.param, begin, n);
         if (options->flags & LRF_ZERO_GRADS)
             memset(part.grad, 0, n * element_size);
@@ -257,6 +293,7 @@ static void add_rest(lrf_stats *stats, const lrf_slot *slot)
     stats->lost += slot->lost;
     stats->turned += slot->turned;
     stats->eps_dominates += slot->eps_dominates;
+    stats->dead += slot->dead;
     for (size_t k = 0; k < LRF_SAMPLES; k++)
         if (slot->bins[k] != LRF_NO_BIN)
             stats->rates[slot->bins[k]]++;
@@ -285,8 +322,31 @@ static void add_up(lrf_stats *stats, const lrf_step_state *step, const lrf_group
     }
 }
 
+/* Adds up what overflowed, and says where the first of it is. */
+static void count_overflowed(lrf_step_state *step)
+{
+    size_t tile = 0;
+
+    for (size_t i = 0; i < step->group_count; i++) {
+        const lrf_group *group = lrf_group_at(step->groups, i);
+        const int watched = is_watched(step, group);
+        for (size_t j = 0; j < group->count; j++) {
+            const size_t end = tile + lrf_tiles_of(group, j);
+            double overflowed = 0;
+            for (; tile < end; tile++)
+                if (watched && group->tensors[j].grad)
+                    overflowed += *(const double *)slot_at(step, tile);
+            if (overflowed > 0 && step->overflowed == 0) {
+                step->bad_group = i;
+                step->bad_tensor = j;
+            }
+            step->overflowed += (uint64_t)overflowed;
+        }
+    }
+}
+
 /* Fills the lrf_stats of all outputs. */
-static int finish_update(lrf_step_state *step)
+static void fill_statistics(const lrf_step_state *step)
 {
     static const lrf_slot none;
     const lrf_slot *slot = step->tiles > 0 ? step->options.work : &none;
@@ -306,6 +366,14 @@ static int finish_update(lrf_step_state *step)
             slot += lrf_tiles_of(group, j);
         }
     }
+}
+
+static int finish_update(lrf_step_state *step)
+{
+    if (step->options.flags & LRF_REQUIRE_FINITE)
+        count_overflowed(step);
+    if (has_statistics(&step->options))
+        fill_statistics(step);
     return LRF_GO_ON;
 }
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lrfast
+from lrfast._engine.stages import RATES
 
 from variants import VARIANTS, Settings, lowered, rule_of
 
@@ -123,7 +124,7 @@ def run_with_options(case: Case, dtype: Any, copy: Any) -> int:
             grad[...] = gradient(dtype, t)
             optimizer.step(grad_scale=case.grad_scale)
     assert optimizer.ema is not None
-    return fnv1a([param, grad, optimizer.ema[0], copy_to, optimizer._recorder.rows])
+    return fnv1a([param, grad, optimizer.ema[0], copy_to, optimizer._recorder.rows[:, : RATES.stop]])
 
 
 def fnv1a(arrays: list[np.ndarray]) -> int:

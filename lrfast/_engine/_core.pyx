@@ -426,7 +426,7 @@ cdef class Plan:
     def report(self):
         """What the latest step did."""
         cdef const lrf_report *r = &self.last_report
-        return Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated, r.limited_norm)
+        return Report(r.grad_norm, r.clip_factor, self.last_skipped, r.updated, r.limited_norm, r.overflowed)
 
     # ---- a step ------------------------------------------------------------------------------------------------
 
@@ -551,18 +551,25 @@ cdef class Plan:
 
     cdef int finish(self, lrf_status status, list grads) except -1:
         """Counts a step, or says why it wrote nothing."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i = 0
+        cdef bint raises = self.step_options.nonfinite == "raise"
         self.last_skipped = status == LRF_NOT_FINITE
+        if status == LRF_NOT_FINITE or self.last_report.overflowed > 0:
+            i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
         if status == LRF_OK:
             self.updates += 1
             if self.has_work and self.recorded:
                 self.copy_stats()
+            if raises and self.last_report.overflowed > 0:
+                raise self.buffers.overflowed(i, self.last_report.overflowed)
         elif status != LRF_NOT_FINITE:
             raise refused(status, &self.last_report)
-        elif self.step_options.nonfinite == "raise":
+        elif raises:
             self.last_skipped = False
-            i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
-            raise self.buffers.not_finite(i, self.last_report.nonfinite)
+            if self.last_report.nonfinite > 0:
+                raise self.buffers.not_finite(i, self.last_report.nonfinite)
+            raise self.buffers.square_not_finite(
+                i, grads[i], self.options.grad_scale, self.step_options.clip_value, self.last_report.clip_factor)
         else:
             self.skipped += 1
             if self.zero_grads:   # or a sum of gradients would stay NaN for ever
@@ -584,17 +591,17 @@ cdef class Plan:
         """Writes what a step in NumPy came to, and counts it."""
         report, completed = job.report, job.completed
         count = partial(self._count, report.grad_norm, report.limited_norm, report.clip_factor, report.updated,
-                        report.skipped, self.skipped + report.skipped, self.updates + completed)
+                        report.overflowed, report.skipped, self.skipped + report.skipped, self.updates + completed)
         commit.at_once([*job.calls, count])
         if job.failure is not None:
             raise job.failure
         return 0
 
-    def _count(self, double norm, double limited_norm, double factor, uint64_t updated, bint skipped,
-               uint64_t all_skipped, uint64_t updates):
+    def _count(self, double norm, double limited_norm, double factor, uint64_t updated,
+               uint64_t overflowed, bint skipped, uint64_t all_skipped, uint64_t updates):
         self.last_report.grad_norm, self.last_report.limited_norm, self.last_report.clip_factor = (
             norm, limited_norm, factor)
-        self.last_report.updated, self.last_skipped = updated, skipped
+        self.last_report.updated, self.last_report.overflowed, self.last_skipped = updated, overflowed, skipped
         self.skipped, self.updates = all_skipped, updates
 
     cdef int prepare_record(self) except -1:

@@ -213,6 +213,26 @@ class Buffers:
             f"{self.grad_label(i)}: expected finite gradients, got {count} elements in all that are not"
         )
 
+    def square_not_finite(
+        self, i: int, grad: Array, grad_scale: float, clip_value: float | None, clip_factor: float
+    ) -> FloatingPointError:
+        """The same where it is the square of a gradient that is not finite."""
+        largest = abs(grad_scale) * float(np.max(np.abs(grad)))
+        largest = clip_factor * (largest if clip_value is None else min(largest, clip_value))
+        return FloatingPointError(
+            f"{self.grad_label(i)}: expected gradients whose squares are finite in {grad.dtype}, got one of "
+            f"{largest:.3g} once scaled and clipped, by which its average of squares would be infinite for ever; set "
+            "clip_norm or clip_value, or lower the scale of the loss"
+        )
+
+    def overflowed(self, i: int, count: int) -> FloatingPointError:
+        """For nonfinite="raise" after a step; i: the first tensor, count: elements of all."""
+        return FloatingPointError(
+            f"{self.labels[i]}: expected finite averages of squares, got {count} elements in all whose the step, which "
+            "was completed, has made infinite: they will not move again; go back to a checkpoint and lower "
+            "weight_decay or clip the gradients"
+        )
+
 
 class State(Mapping[str, Any]):
     """State of one tensor: live arrays under PyTorch's names, and "step", its completed updates.

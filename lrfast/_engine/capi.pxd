@@ -37,6 +37,7 @@ cdef extern from "lrfast.h" nogil:
         double grad_norm, clip_factor
         uint64_t updated, nonfinite
         double limited_norm
+        uint64_t overflowed
     enum:
         LRF_OK, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
         LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS, LRF_KEEP_LAST

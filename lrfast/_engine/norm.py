@@ -1,4 +1,4 @@
-"""Phase 1 of a step, which only reads: norm of the gradients, whether they are finite, and the clip factor.
+"""Phase 1 of a step, which only reads: norm of the gradients, whether they and their squares are finite, clip factor.
 
 The counterpart of ``src_c/norm.c``, with the same bits.
 """
@@ -82,6 +82,12 @@ class Norm:
             grad, scale = self.limit(grad), 1.0
         first, last = split_factor(scale, self.clip_factor, self.lifted_factor, grad.dtype)
         return (grad if first == 1 else grad.dtype.type(first) * grad), last
+
+    def has_finite_square(self, grad: Array) -> bool:
+        """Whether what the rule gets of a gradient has squares that are all finite."""
+        used, factor = self.used(grad)
+        x = grad.dtype.type(factor) * used
+        return bool(np.isfinite(x * x).all())
 
     def _set_clip_factor(self, clip_norm: float, root: float, scale: float, unit: float) -> None:
         """PyTorch's min(1, clip_norm / (norm + 1e-6)), NaN for a norm that is NaN; also where float64 cannot hold it,

@@ -71,6 +71,9 @@ class Job:
         self.calls: list[Call] = []
         self._results: list[list[Call]] = [[] for _ in range(count)]
         self._norm = Norm(options, self.grads, self.grad_scale)
+        self._overflowed = [0] * count
+        self.completed = False
+        """Whether everything was updated."""
 
     def phases(self) -> Iterator[Run]:
         """The phases, one after the other; the caller runs all parts of one before it asks for the next."""
@@ -104,13 +107,29 @@ class Job:
                     self._norm.add(i, grad)
 
     def _judge_norm(self) -> None:
-        norm = self._norm
-        bad = [i for i, count in enumerate(norm.nonfinite) if count]
+        norm, options = self._norm, self.options
         self.report = Report(norm.grad_norm, norm.clip_factor, limited_norm=norm.limited_norm)
-        if bad and self.options.nonfinite == "raise":
-            self.failure = self.buffers.not_finite(bad[0], sum(norm.nonfinite))
-        elif bad:
+        if options.nonfinite == "propagate":
+            return
+        failure = None
+        bad = [i for i, count in enumerate(norm.nonfinite) if count]
+        if bad:
+            failure = self.buffers.not_finite(bad[0], sum(norm.nonfinite))
+        elif (large := self._first_large()) is not None:
+            i, grad = large
+            failure = self.buffers.square_not_finite(i, grad, self.grad_scale, options.clip_value, norm.clip_factor)
+        if options.nonfinite == "raise":
+            self.failure = failure
+        elif failure is not None:
             self.report = replace(self.report, skipped=True)
+
+    def _first_large(self) -> tuple[int, Array] | None:
+        """The first gradient whose square is not finite although the rule keeps squares."""
+        with np.errstate(all="ignore"):
+            for _, group, i, grad in self._tensors(0, 1):
+                if grad is not None and group.rule.squares and not self._norm.has_finite_square(grad):
+                    return i, grad
+        return None
 
     # ---- update ----------------------------------------------------------------------------------------------
 
@@ -132,6 +151,9 @@ class Job:
         new, states = param.copy(), {name: state.copy() for name, state in buffers.states[i].items()}
         step = self.steps[i] + 1
         moved = specification.update(group.spec, new, used, states, step, scale, settings)
+        squares = group.rule.squares
+        if options.nonfinite != "propagate" and squares is not None:
+            self._overflowed[i] = stages.count_overflowed(buffers.states[i][squares], states[squares])
         calls = [copying(param, new), *(copying(buffers.states[i][name], state) for name, state in states.items())]
         if self._target is not None and self._recorder is not None:
             last = buffers.last[i] if buffers.last else None
@@ -164,14 +186,14 @@ class Job:
     def _finish(self) -> None:
         updated = [grad is not None for grad in self.grads]
         steps = np.array([step + one for step, one in zip(self.steps, updated, strict=True)], np.uint64)
-        self.report = replace(self.report, updated=sum(updated))
+        overflowed = sum(self._overflowed)
+        self.report = replace(self.report, updated=sum(updated), overflowed=overflowed)
+        self.completed = True
+        if overflowed and self.options.nonfinite == "raise":
+            first = next(i for i, count in enumerate(self._overflowed) if count)
+            self.failure = self.buffers.overflowed(first, overflowed)
         self.calls = [call for calls in self._results for call in calls]
         self.calls += [copying(self.progress, steps), *setting(self._recorder, self._recorded)]
-
-    @property
-    def completed(self) -> bool:
-        """Whether everything was updated."""
-        return self.failure is None and not self.report.skipped
 
 
 def run_step(bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> Job:

@@ -65,8 +65,9 @@ class Optimizer(Family):
 
         - ``clip_norm=c``: gradients of all groups are scaled by min(1, c / (norm + 1e-6)), norm over all of them.
         - ``clip_value=c``: each gradient is limited to -c .. c.
-        - ``nonfinite="propagate"|"skip"|"raise"``: what a NaN or infinite gradient does. A skipped step leaves
-          parameters, states and counters alone (with zero_grads gradients become 0); "raise" is FloatingPointError.
+        - ``nonfinite="propagate"|"skip"|"raise"``: what a NaN or infinite gradient does, or one whose square is so
+          where the optimizer keeps squares. A skipped step leaves parameters, states and counters alone (with
+          zero_grads gradients become 0); "raise" is FloatingPointError.
         - ``zero_grads=True``: gradients are 0 after the step; they must be writable and not shared.
         - ``ema=decay``: averages ``optimizer.ema`` += (1 - decay) (parameter - average) after each update, of all
           parameters, with or without a gradient; ``with optimizer.use_ema():`` swaps them in. Part of ``state_dict``.
@@ -436,7 +437,8 @@ class Optimizer(Family):
 
     @property
     def nonfinite(self) -> str:
-        """What a NaN or infinite gradient does: "propagate", "skip" the step, or "raise" FloatingPointError."""
+        """What a NaN or infinite gradient, or square of one, does: "propagate", "skip" the step, or "raise"
+        FloatingPointError."""
         return self._options.nonfinite
 
     @nonfinite.setter

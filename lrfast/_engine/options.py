@@ -78,9 +78,11 @@ class Report:
 
     ``grad_norm``: norm of all gradients times grad_scale, NaN if it was not computed (``clip_norm`` and ``nonfinite``
     need it); ``clip_factor``: what they were multiplied with for ``clip_norm``, min(1, clip_norm / (limited_norm +
-    1e-6)); ``skipped``: whether nothing was updated because a gradient was not finite; ``updated``: number of tensors
-    updated; ``limited_norm``: norm of what ``clip_value`` left of the gradients, without it ``grad_norm``, NaN without
-    ``clip_norm``.
+    1e-6)); ``skipped``: whether nothing was updated because a gradient, or its square, was not finite; ``updated``:
+    number of tensors updated; ``limited_norm``: norm of what ``clip_value`` left of the gradients, without it
+    ``grad_norm``, NaN without ``clip_norm``; ``overflowed``: elements whose sum or average of squares this step
+    has made infinite, so that they will not move again, counted with ``nonfinite="skip"`` or ``"raise"``, which refuse
+    where a gradient alone is to blame.
     """
 
     grad_norm: float = math.nan
@@ -88,6 +90,7 @@ class Report:
     skipped: bool = False
     updated: int = 0
     limited_norm: float = math.nan
+    overflowed: int = 0
 
 
 def _optional(accepts: Callable[[float], bool], expected: str) -> Callable[[str, Any], float | None]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from .arithmetic import Array
-from .stages import BINS, FIELDS
+from .stages import ROW, column
 
-_KEPT = [FIELDS.index(name) for name in ("elements", "grad_update", "update_sq")]
+_KEPT = [column(name) for name in ("elements", "grad_update", "update_sq")]
 
 
 class Recorder:
-    """Keeps what steps wrote of statistics: one row of FIELDS and rates per tensor.
+    """Keeps what steps wrote of statistics: one row per tensor, see ``stages``.
 
     A plan asks ``wanted``, ``is_followed`` and ``prepare`` before a step, and after one that was completed sets what
     ``prepare`` said. Where statistics are all of them, a measured step needs the update before it, which the step
@@ -27,7 +27,7 @@ class Recorder:
         self.updates = 0  # of the optimizer after the measured step
         self.grad_scale = 1.0
         self.last_lrs: list[float] = []  # of the groups, in the step before
-        self._buffers = [np.zeros((tensors, len(FIELDS) + BINS)) for _ in range(2)]
+        self._buffers = [np.zeros((tensors, ROW)) for _ in range(2)]
         self._measured, self._latest, self._traced_at = 1, 0, -1
         self._lrs: list[float] = []
 

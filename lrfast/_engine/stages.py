@@ -21,8 +21,10 @@ __all__ = [
     "Trace",
     "average",
     "clamp",
+    "column",
     "copy_into",
     "count_nonfinite",
+    "count_overflowed",
     "gather",
     "gather_norms",
     "sum_products",
@@ -38,6 +40,15 @@ FIELDS = (
     *("nan", "inf", "zero", "lost", "turned", "eps_dominates"),
 )
 """The numbers of ``lrf_stats`` in front of its ``BINS`` rates."""
+LATER = ("dead",)
+"""Those behind them."""
+ROW = len(FIELDS) + BINS + len(LATER)
+RATES = slice(len(FIELDS), len(FIELDS) + BINS)
+
+
+def column(name: str) -> int:
+    """Where a row has one of its numbers."""
+    return RATES.stop + LATER.index(name) if name in LATER else FIELDS.index(name)
 
 
 class Trace(NamedTuple):
@@ -77,6 +88,11 @@ def sum_squares(x: Array, unit: float = 1.0) -> float:
 def count_nonfinite(grad: Array, grad_scale: float) -> int:
     """How many of the scaled gradients are NaN or infinite."""
     return int(np.count_nonzero(~np.isfinite(grad.dtype.type(grad_scale) * grad)))
+
+
+def count_overflowed(before: Array, after: Array) -> int:
+    """How many were finite before and are infinite after."""
+    return int(np.count_nonzero(np.isfinite(before) & np.isinf(after)))
 
 
 def clamp(grad: Array, grad_scale: float, bound: float) -> Array:
@@ -127,7 +143,7 @@ def gather_norms(row: Array, grad: Array, before: Array, trace: Trace) -> None:
 
 
 def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, rate: float, eps: float) -> None:
-    """Fills all of ``row``: FIELDS, then the histogram. scale: with the sign of maximize; rate: lr of this update."""
+    """Fills all of ``row``: FIELDS, the histogram, LATER. scale: with the sign of maximize; rate: lr of this update."""
     gather_norms(row, grad, before, trace)
     c = grad.dtype.type
     u = trace.update
@@ -148,14 +164,15 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
         "lost": int(np.count_nonzero((u != 0) & (before - u == before))),
         "turned": math.nan if w is None else int(np.count_nonzero(((s < 0) & (w > 0)) | ((s > 0) & (w < 0)))),
         "eps_dominates": int(np.count_nonzero(d < 2 * c(eps))),
+        "dead": int(np.count_nonzero(~np.isfinite(d) & np.isfinite(grad))),
     }
     _write(row, values)
-    row[len(FIELDS) :] = _histogram(d.reshape(-1), rate)
+    row[RATES] = _histogram(d.reshape(-1), rate)
 
 
 def _write(row: Array, values: Mapping[str, float]) -> None:
     for name, value in values.items():
-        row[FIELDS.index(name)] = value
+        row[column(name)] = value
 
 
 def _largest(x: Array) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from .arithmetic import Array
 from .elementary import one_minus_power
 from .recorder import Recorder
-from .stages import BINS, FIELDS, FIRST_RATE
+from .stages import BINS, FIELDS, FIRST_RATE, RATES, ROW, column
 
 
 def effective_gradients(decay: float, t: int) -> float:
@@ -86,14 +86,14 @@ class Stats(Mapping[Any, dict[str, Any]]):
         assert recorder.rows is not None
         tensors = [i for i in tensors if recorder.rows[i, 0] > 0]
         rows = recorder.rows[tensors]
-        sums = _in_order(rows[:, : len(FIELDS)])
-        maxima = rows.max(axis=0).tolist() if len(rows) else [math.nan] * len(FIELDS)
+        sums = _in_order(rows)
+        maxima = rows.max(axis=0).tolist() if len(rows) else [math.nan] * ROW
 
         def total(name: str) -> float:
-            return sums[FIELDS.index(name)]
+            return sums[column(name)]
 
         def largest(name: str) -> float:
-            return maxima[FIELDS.index(name)]
+            return maxima[column(name)]
 
         param_norm, update_norm = math.sqrt(total("param_sq")), math.sqrt(total("update_sq"))
         norms = {
@@ -105,7 +105,7 @@ class Stats(Mapping[Any, dict[str, Any]]):
         }
         if recorder.norms:
             return {**norms, **_UNKNOWN, "rates": np.zeros(BINS, np.int64)}
-        rates = rows[:, len(FIELDS) :].sum(axis=0).astype(np.int64)
+        rates = rows[:, RATES].sum(axis=0).astype(np.int64)
         return {
             **norms,
             **{name: largest(name) for name in ("grad_max", "update_max", "rate_max")},
@@ -113,7 +113,7 @@ class Stats(Mapping[Any, dict[str, Any]]):
             "dot": -total("grad_update"),
             **self._compare(recorder, tensors),
             "rates": rates,
-            "rate_median": _median(rates),
+            "rate_median": _median(rates, largest("rate_max")),
             "eps_dominates": _quotient(total("eps_dominates"), total("elements")),
             "n_eff": self._n_eff(tensors, recorder.updates),
         }
@@ -152,15 +152,19 @@ def _quotient(x: float, y: float) -> float:
     return math.copysign(math.inf, x) * math.copysign(1, y) if abs(x) > 0 else math.nan
 
 
-def _median(rates: Array) -> float:
+def _median(rates: Array, largest: float) -> float:
+    """The middle of the bin of the median. An outer bin is open and has none: the largest of all rates if that lies in
+    it, too, otherwise 0."""
     count = int(rates.sum())
     if count == 0:
         return math.nan
     k = int(np.searchsorted(np.cumsum(rates), (count + 1) // 2))
-    return float(2.0 ** (k + FIRST_RATE + 0.5))
+    if k == BINS - 1 or (k == 0 and largest < 2.0 ** (FIRST_RATE + 1)):
+        return largest
+    return 0.0 if k == 0 else float(2.0 ** (k + FIRST_RATE + 0.5))
 
 
 _COMPARED = ("cosine", "bounce", "sharpness", "sharpness_limit", "minimum")
-_COUNTED = ("nan", "inf", "zero", "lost")
+_COUNTED = ("nan", "inf", "zero", "lost", "dead")
 _OF_RATES = ("rate_median", "rate_max", "eps_dominates", "n_eff")
 _UNKNOWN = dict.fromkeys(("grad_max", "update_max", *_COUNTED, "dot", *_COMPARED, *_OF_RATES), math.nan)

@@ -39,6 +39,11 @@ class Rule(NamedTuple):
         """Names of the states that exist, in slot order."""
         return tuple(name for name in self.states if name)
 
+    @property
+    def squares(self) -> str | None:
+        """The state of sums or averages of squares, if there is one: once infinite, an element of it never recovers."""
+        return self.states[1]
+
 
 class Range(NamedTuple):
     """Where a number may lie, both ends included."""

@@ -19,8 +19,8 @@ __all__ = ["Monitor", "Verdict"]
 
 _MEASURED = (
     "grad_norm", "param_norm", "update_norm", "update_ratio", "grad_max", "update_max", "nan", "inf", "zero", "lost",
-    "dot", "cosine", "bounce", "sharpness", "sharpness_limit", "minimum", "rate_median", "rate_max", "eps_dominates",
-    "n_eff", "elements",
+    "dead", "dot", "cosine", "bounce", "sharpness", "sharpness_limit", "minimum", "rate_median", "rate_max",
+    "eps_dominates", "n_eff", "elements",
 )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ class Monitor:
         """What the run is doing: kind, text, evidence, cure. docs/diagnostics.md explains every kind.
 
         kind is one of ``descending, bouncing, crawling, exploded, noise, critical, minimum, saddle, nonfinite,
-        lost_updates, mismatch, too_few``.
+        overflowed, lost_updates, mismatch, too_few``.
 
         ``gradient`` is asked for only where the gradient is small, to tell a minimum from a saddle. It is called with
         the parameters, in the form the optimizer got them, and returns their gradients as ``step`` takes them (or None,

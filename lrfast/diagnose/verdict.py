@@ -46,6 +46,9 @@ CURES = {
     "saddle": "Step off it: add a little noise (smaller batches) or move along the direction of negative curvature.",
     "nonfinite": "Lower the learning rate or warm it up; find the first operation that is not finite (log, division, "
     'overflow in low precision); nonfinite="skip" leaves out single bad steps.',
+    "overflowed": "Limit gradients before they are squared (clip_norm or clip_value), or lower the scale of the loss; "
+    'nonfinite="skip" or "raise" refuses such gradients. What is infinite stays so: go back to a checkpoint, or write '
+    "0 into it (optimizer.state).",
     "lost_updates": "Keep the parameters in float64 (or a float32 master copy of lower precision), or rescale them: "
     "the updates are smaller than their spacing.",
     "mismatch": "Check the sign of the gradient, that loss and gradient belong to the same function, data and unit, "
@@ -79,7 +82,7 @@ class Verdict:
 def judge(rows: Sequence[Mapping[str, Any]], *, maximize: bool = False) -> Verdict:
     """The verdict on records of a :class:`lrfast.Monitor`, oldest first, without the type of a critical point."""
     run = _Run(rows, maximize)
-    for rule in (_nonfinite, _too_few, _exploded, _critical, _lost, _moving, _died, _stuck):
+    for rule in (_nonfinite, _overflowed, _too_few, _exploded, _critical, _lost, _moving, _died, _stuck):
         found = rule(run)
         if found is not None:
             kind, text = found
@@ -148,13 +151,27 @@ def _nonfinite(run: _Run) -> tuple[str, str] | None:
     if not bad or (share < 0.5 and (_is_finite(run.rows[-1]) or run.rows[-1]["skipped"])):
         return None
     first, skipped = bad[0], sum(row["skipped"] for row in bad)
-    what = "loss" if not np.isfinite(first["loss"]) else "gradient"
+    what = "gradient" if np.isfinite(first["loss"]) else "loss"
     run.note(
         first=first["update"], nonfinite=len(bad), skipped=skipped, nan=_latest(bad, "nan"), inf=_latest(bad, "inf")
     )
     return "nonfinite", (
         f"the {what} was not finite after {first['update']:,} updates, the first of {len(bad):,} such records"
         f"{f', of which {skipped:,} were skipped' if skipped else ''}."
+    )
+
+
+def _overflowed(run: _Run) -> tuple[str, str] | None:
+    measured = [row for row in run.rows if not row["skipped"]]
+    if not measured or not measured[-1]["dead"] > 0:
+        return None
+    now, first = measured[-1], next(row for row in measured if row["dead"] > 0)
+    largest = max((row["grad_max"] for row in measured if row["update"] <= first["update"]), default=np.nan)
+    run.note(dead=now["dead"] / now["elements"], first=first["update"], grad_max=largest)
+    return "overflowed", (
+        f"{now['dead']:,.0f} of {now['elements']:,.0f} elements do not move any more, since update {first['update']:,}"
+        f": the sum or average of their squared gradients is infinite, as the square of one was beyond their type (the "
+        f"largest gradient seen by then is {largest:.3g})."
     )
 
 

@@ -40,6 +40,18 @@ LRF_KERNELS_TARGET static uint64_t LRF_TYPED(count_nonfinite)(const void *g_buff
     return count;
 }
 
+/* How many were finite before and are infinite after. */
+LRF_KERNELS_TARGET static uint64_t LRF_TYPED(count_overflowed)(const void *before_buffer, const void *after_buffer,
+                                                               size_t n)
+{
+    const real *const before = before_buffer, *const after = after_buffer;
+    integer count = 0;
+
+    for (size_t i = 0; i < n; i++)
+        count += (magnitude(before[i]) <= LRF_LARGEST) & (magnitude(after[i]) > LRF_LARGEST);
+    return (uint64_t)count;
+}
+
 /* ema += weight (p - ema); with weight 1 it is p, whatever it was before. */
 LRF_KERNELS_TARGET static void LRF_TYPED(average)(void *restrict ema_buffer, const void *restrict p_buffer, size_t n,
                                                   double weight_number)

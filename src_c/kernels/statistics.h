@@ -35,6 +35,12 @@ LRF_KERNELS_TARGET static LRF_TYPED(range) LRF_TYPED(range_of)(const real *x, si
     return (LRF_TYPED(range)){least, largest};
 }
 
+/* The largest |x[i]|; NaN if one is. */
+LRF_KERNELS_TARGET static double LRF_TYPED(largest)(const void *x, size_t n)
+{
+    return number_of(LRF_TYPED(range_of)(x, n).largest);
+}
+
 /* What most strips have none of: looked for only where the least or largest magnitude says that there is some. */
 LRF_KERNELS_TARGET static void LRF_TYPED(count_rare)(lrf_slot *slot, const real *g, LRF_TYPED(range) grads, size_t n)
 {
@@ -68,13 +74,19 @@ LRF_KERNELS_TARGET static void LRF_TYPED(sample_rates)(lrf_slot *slot, const lrf
     }
 }
 
-/* lr / d: how far eps dominates, the largest, and a sample. */
+/* lr / d: how far eps dominates, where d is no number to divide by, the largest, and a sample. */
 LRF_KERNELS_TARGET static void LRF_TYPED(gather_rates)(lrf_slot *slot, const lrf_strip *strip, double rate, real eps)
 {
-    const real *const d = strip->denominator;
+    const real *const d = strip->denominator, *const g = strip->g;
     const size_t n = strip->n;
-    const integer infinite = size_of((real)INFINITY), least = LRF_TYPED(range_of)(d, n).least;
-    integer eps_dominates = 0;
+    const LRF_TYPED(range) range = LRF_TYPED(range_of)(d, n);
+    const integer infinite = size_of((real)INFINITY), least = range.least;
+    integer eps_dominates = 0, dead = 0;
+
+    if (range.largest >= infinite)
+        for (size_t i = 0; i < n; i++)
+            dead += (size_of(d[i]) >= infinite) & (size_of(g[i]) < infinite);
+    slot->dead += (double)dead;
 
     if (number_of(least) < (double)(2 * eps))
         for (size_t i = 0; i < n; i++)

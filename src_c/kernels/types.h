@@ -42,9 +42,10 @@ enum { LRF_PLAIN, LRF_WITH_NORMS, LRF_TRACED, LRF_VARIANTS };
 /* What statistics know of a tile, raw: g in place of s. */
 enum { LRF_SAMPLES = 16, LRF_NO_BIN = 255 };
 typedef struct lrf_slot {
+    double overflowed; /* as lrf_report has it; without statistics, all that a tile leaves */
     double grad_sq, param_sq, update_sq, grad_update, grad_last;
     double grad_max, update_max, rate_max;
-    double nan, inf, zero, lost, turned, eps_dominates;
+    double nan, inf, zero, lost, turned, eps_dominates, dead;
     uint8_t bins[LRF_SAMPLES];
 } lrf_slot;
 
@@ -80,6 +81,8 @@ typedef struct lrf_kernels {
     void (*multiply[2])(void *restrict out, const void *restrict g, size_t n, double factor);
     void (*clamp[2])(void *restrict out, const void *restrict g, size_t n, double scale, double bound);
     uint64_t (*count_nonfinite[2])(const void *g, size_t n, double scale);
+    double (*largest[2])(const void *x, size_t n);
+    uint64_t (*count_overflowed[2])(const void *before, const void *after, size_t n);
     void (*average[2][2])(void *restrict ema, const void *restrict p, size_t n, double weight); /* [1]: in float64 */
     void (*copy[LRF_BFLOAT16 + 1][2])(void *restrict out, const void *restrict p, size_t n);    /* [copy_dtype] */
     void (*gather_norms[2])(lrf_sums *sums, const lrf_strip *strip);

@@ -23,7 +23,7 @@ LRF_COMPUTE(adamax)
     return group->lr;
 }
 #else
-LRF_UPDATE(adamax, exp_avg, exp_inf, no_state2, no_state3)
+LRF_UPDATE(adamax, exp_avg, no_state1, exp_inf, no_state3)
 {
     for (size_t i = 0; i < n; i++) {
         const real x = k.grad_scale * g[i] + k.weight_decay * p[i];

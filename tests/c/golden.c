@@ -9,7 +9,7 @@ enum {
     UPDATES = 300,
     OPTION_UPDATES = 30,
     BUFFERS = 4,
-    STATISTICS = (sizeof(lrf_stats) - offsetof(lrf_stats, elements)) / sizeof(double)
+    STATISTICS = (offsetof(lrf_stats, dead) - offsetof(lrf_stats, elements)) / sizeof(double)
 }; /* COUNT: three tiles, a row of lanes, and a rest */
 
 /* After these come single updates far into a training. */
@@ -46,7 +46,7 @@ static uint64_t hash_elements(uint64_t hash, const void *elements, size_t size, 
 static void run(const variant *chosen, uint32_t dtype)
 {
     const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
-    double work[3 * (COUNT / 1024 + 1)];
+    double work[4 * (COUNT / 1024 + 1)];
     lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
     lrf_group group = chosen->group;
     lrf_options options;
@@ -90,7 +90,7 @@ static void run_with_options(const variant *chosen, uint32_t dtype, uint32_t cop
     static double ema[COUNT], last[COUNT], copy[COUNT];
     static const char *const names[] = {[LRF_FLOAT32] = "f32", [LRF_FLOAT16] = "f16", [LRF_BFLOAT16] = "bf16"};
     const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
-    double work[16 * (COUNT / 1024 + 1)];
+    double work[18 * (COUNT / 1024 + 1)];
     lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
     lrf_stats stats = {.struct_size = sizeof stats};
     const lrf_outputs outputs = {.struct_size = sizeof outputs,

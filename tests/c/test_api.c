@@ -128,13 +128,13 @@ static void a_step_updates_counts_and_reports(void)
     options.grad_scale = -2;
     options.work = work;
     options.work_size = lrf_work_size(&group, 1, &options);
-    CHECK(options.work_size == 3 * sizeof(double));
+    CHECK(options.work_size == 4 * sizeof(double));
     CHECK(lrf_step(&group, 1, &options, &report) == LRF_OK);
     CHECK(report.grad_norm == 10 && report.clip_factor == 1);
     CHECK(p[0][0] == 2.5f && p[0][3] == 2);
     options.flags = 0;
     options.clip_norm = 5;
-    CHECK(lrf_work_size(&group, 1, &options) == 3 * sizeof(double));
+    CHECK(lrf_work_size(&group, 1, &options) == 4 * sizeof(double));
     CHECK(lrf_step(&group, 1, &options, &report) == LRF_OK);
     CHECK(report.grad_norm == 10 && report.clip_factor == 5 / (10 + 1e-6) && report.updated == 2);
     CHECK(p[0][0] == 2.5f - 0.5f * ((float)(-2 * report.clip_factor) * 3));

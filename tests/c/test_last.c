@@ -5,7 +5,7 @@
 enum { COUNT = 1500, ARENA = 1 << 18, STEPS = 4 };
 
 static _Alignas(64) unsigned char bytes[ARENA];
-static double work[16 * 2], before[COUNT], update[COUNT], last_update[COUNT];
+static double work[18 * 2], before[COUNT], update[COUNT], last_update[COUNT];
 
 static lrf_stats step(lrf_group *group, lrf_outputs *outputs, uint32_t flags)
 {

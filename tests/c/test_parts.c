@@ -12,7 +12,7 @@ static lrf_tensor tensors[MAX_GROUPS][TENSORS];
 static lrf_group groups[MAX_GROUPS];
 static size_t all_groups;
 static lrf_outputs outputs[MAX_GROUPS][TENSORS];
-static double work[16 * MAX_TILES];
+static double work[18 * MAX_TILES];
 
 /* One group per rule and dtype; in each, tensors of every size and one without gradient. */
 static void make_groups(void)

@@ -30,7 +30,7 @@ typedef struct subject {
     lrf_tensor tensors[TENSORS];
     lrf_group group;
     lrf_options options;
-    double work[3 * MAX_TILES];
+    double work[4 * MAX_TILES];
 } subject;
 
 static subject *make_subject(void)

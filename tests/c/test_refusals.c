@@ -317,7 +317,7 @@ static void work_memory(void)
     const size_t needed = lrf_work_size(scene.groups, 2, &scene.options);
 
     describe("lrf_work_size");
-    CHECK(needed == 4 * 3 * sizeof(double)); /* one tile per tensor */
+    CHECK(needed == 4 * 4 * sizeof(double)); /* one tile per tensor */
     scene.options.work = NULL;
     expect_at(LRF_BAD_WORK, "options.work", 0, 0);
     scene.options.work = (char *)scene.work + 4;
