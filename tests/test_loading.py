@@ -97,6 +97,7 @@ def test_a_schedule_needs_a_count(variant, isa):
         assert snapshot(other) == before
     other.load_state_dict(saved, updates=45)
     assert other.updates == 45
+    assert other.state[0]["step"] == (0 if variant == "sgd" else 45)
     optimizer.step([np.full_like(p, 0.1) for p in params])
     other.step([np.full_like(p, 0.1) for p in params])
     assert other.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == lr(45)

@@ -179,6 +179,14 @@ def test_groups_may_use_the_same_names(isa):
         optimizer.step([np.ones(2), np.ones(2)])
 
 
+def test_groups_of_the_same_names_in_another_order(isa):
+    """Each takes one of its own names: that in its own place, or the first that is left."""
+    optimizer = lrfast.Adam([{"params": {n: np.ones(2)}, "lr": lr} for n, lr in [("b", 0.1), ("w", 0.2), ("w", 0.3)]])
+    other = lrfast.Adam([{"params": {name: np.ones(2)}} for name in ("w", "w", "b")])
+    other.load_state_dict(optimizer.state_dict())
+    assert [group["lr"] for group in other.param_groups] == [0.3, 0.2, 0.1]
+
+
 def test_where_one_side_has_no_names_the_order_counts(isa):
     named, plain = lrfast.Adam({"a": np.ones(2), "b": np.ones(2)}), lrfast.Adam([np.ones(2), np.ones(2)])
     named.step({"a": np.full(2, 1.0), "b": np.full(2, 2.0)})
