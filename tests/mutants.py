@@ -144,7 +144,8 @@ def read_results(file: Path) -> dict[str, dict]:
 
 
 def known_mutants() -> dict[str, str]:
-    """Mutant -> why it may survive. In the file the reason stands indented below one mutant or several."""
+    """Mutant -> why it may survive. In the file the reason stands indented below one mutant or several; one that ends
+    in "->  *" stands for all of its line."""
     reasons, names = {}, []
     for line in KNOWN.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") or not line.strip():
@@ -157,11 +158,15 @@ def known_mutants() -> dict[str, str]:
     return reasons
 
 
+def all_of_line(mutant: str) -> str:
+    return mutant.partition("  ->  ")[0] + "  ->  *"
+
+
 def report(results: list[dict]) -> int:
     """Prints what became of them; 1 if too many survived."""
     reasons, counts = known_mutants(), {}
     for result in results:
-        if result["result"] == "survived" and result["mutant"] in reasons:
+        if result["result"] == "survived" and (result["mutant"] in reasons or all_of_line(result["mutant"]) in reasons):
             result = {**result, "result": "known"}
         counts.setdefault(result["mutant"].partition(":")[0], Counter())[result["result"]] += 1
     words = ["killed", "survived", "known", "same code", "invalid"]
@@ -172,7 +177,7 @@ def report(results: list[dict]) -> int:
     print(f"{'':40}" + "".join(f"{total[word]:10}" for word in words))
     survivors = [result["mutant"] for result in results if result["result"] == "survived"]
     for name in survivors:
-        if name not in reasons:
+        if name not in reasons and all_of_line(name) not in reasons:
             print(f"survived: {name}")
     judged = total["killed"] + total["survived"]
     endless = sum(result["by"].endswith("no end") for result in results)
