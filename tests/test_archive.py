@@ -260,7 +260,7 @@ print(killed_inside)
 
 def test_killed_in_the_middle_of_saves(tmp_path, request):
     """By kill -9, which nothing can catch: each time the old file or the new one is there, whole."""
-    kills = 200 if request.config.getoption("--whole") else 40
+    kills = 200 if request.config.getoption("--whole") else 20
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "file"), str(kills)], capture_output=True, text=True, timeout=300
     )

@@ -107,6 +107,12 @@ def test_a_schedule_needs_a_count(variant, isa):
     other.load_state_dict({**saved, "updates": 45} if variant != "sgd" else saved, updates=45)
 
 
+def test_a_schedule_of_averages_needs_a_count(isa):
+    optimizer, _ = trained("momentum", ema=lambda t: 0.5)
+    with pytest.raises(ValueError, match="expected a count of updates"):
+        optimizer.load_state_dict(without_counts(optimizer.state_dict()))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_empty_state_is_no_count(variant, isa):
     for key, schedule in scheduled(variant).items():
