@@ -125,7 +125,7 @@ def test_every_function(variant, key, place, label):
 OPTIONS = {
     "clip_norm": ("None or a finite number > 0", [0.0, -1.0, math.nan, math.inf, HUGE]),
     "clip_value": ("None or a finite number > 0", [0.0, -1.0, math.nan, math.inf, HUGE]),
-    "ema": ("None or a number in [0, 1)", [1.0, -0.1, math.nan, math.inf, HUGE]),
+    "ema": ("a number in [0, 1)", [1.0, -0.1, math.nan, math.inf, HUGE]),
 }
 
 

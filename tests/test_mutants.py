@@ -123,6 +123,7 @@ def test_too_many_survivors_fail(capsys, monkeypatch):
     assert "survived: a.c: x4" in capsys.readouterr().out
     monkeypatch.setattr(mutants, "known_mutants", lambda: {"a.c: x4  ->  *": "only the time changes"})
     assert mutants.report([*killed, *lost]) == 0
+    assert mutants.report([*killed, {**killed[0], "result": "broken", "by": "tests/test_a.py::test_b"}]) == 1
     few = [{"mutant": f"a.c: x{i}  ->  ;", **result, "result": "survived"} for i in range(3)]
     assert mutants.report(few) == 0
 
@@ -140,3 +141,12 @@ def test_what_ended_a_mutant(code, by, tmp_path):
     with pytest.raises(mutants.Failed, match=f"^{re.escape(by)}$"):
         mutants.Tree(tmp_path).run(["sh", "-c", code], "name", 1)
     assert mutants.Tree(tmp_path).run(["sh", "-c", "sleep 1000 & echo fine"], "name", 9) == "fine\n"
+
+
+def test_a_test_that_fails_anyway_kills_nothing(tmp_path):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("def test_bad():\n    assert 0\ndef test_good():\n    pass\n")
+    tree = mutants.Tree(tmp_path)
+    assert not tree.passes("tests/test_a.py::test_bad", "lrfast/a.py")
+    assert tree.passes("test_a.py::test_good: no end", "lrfast/a.py")
+    assert tree.passes("tests/test_a.py::test_good[a b]", "lrfast/a.py")
