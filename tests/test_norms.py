@@ -106,6 +106,20 @@ def test_the_clip_factor_is_explained_by_the_report(dtype, clip_value, clip_norm
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("size", "clip_value", "clip_norm"), [(1e200, 1e-200, 1e-203), (1.0, 1e-200, 1e-6), (1e300, 1e200, 1.0)]
+)
+def test_both_norms_at_sizes_of_their_own(size, clip_value, clip_norm, isa):
+    grads = [np.full(100, size), np.full(2000, -size)]
+    with lrfast.use_isa(isa):
+        left, report = descend(grads, clip_value=clip_value, clip_norm=clip_norm)
+    assert report.grad_norm == pytest.approx(size * 2100**0.5, rel=1e-12)
+    assert report.limited_norm == pytest.approx(clip_value * 2100**0.5, rel=1e-12)
+    assert report.clip_factor == min(1.0, clip_norm / (report.limited_norm + 1e-6))
+    assert_near(left[0][:3], [Fraction(report.clip_factor) * Fraction(clip_value)] * 3, np.float64)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_a_norm_that_clip_norm_does_not_need_is_not_reported(isa):
     grads = [np.array([3, 4], np.float32)]
     with lrfast.use_isa(isa):

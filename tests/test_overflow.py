@@ -159,7 +159,13 @@ def test_what_overflows_in_the_update_is_counted(variant, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sum_that_overflows_is_counted(dtype, isa):
     largest = float(np.finfo(dtype).max)
-    for size, options in [(1.0, {}), (largest**0.5 / 2, {}), (BEYOND[dtype], {"clip_value": largest**0.5 / 2})]:
+    small = 2.0**52 if dtype == np.float32 else 2.0**485  # whose square is a unit or half a one in the last place
+    for size, options in [
+        (1.0, {}),
+        (small, {}),
+        (largest**0.5 / 2, {}),
+        (BEYOND[dtype], {"clip_value": largest**0.5 / 2}),
+    ]:
         optimizer, _ = make("adagrad", dtype, nonfinite="skip", initial_accumulator_value=largest, **options)
         with lrfast.use_isa(isa):
             optimizer.step(gradients(dtype, size, [0, 1023, 1024, 2499]))

@@ -63,7 +63,8 @@ class Optimizer(Family):
         averages, copies, zeroing. All but ema, ema_dtype and copy_to are attributes that may be changed between steps,
         too, and so is the decay, as ``ema_decay``.
 
-        - ``clip_norm=c``: gradients of all groups are scaled by min(1, c / (norm + 1e-6)), norm over all of them.
+        - ``clip_norm=c``: gradients of all groups are scaled by min(1, c / (norm + 1e-6)), norm over all of them as
+          clip_value left them, ``report.limited_norm``.
         - ``clip_value=c``: each gradient is limited to -c .. c.
         - ``nonfinite="propagate"|"skip"|"raise"``: what a NaN or infinite gradient does, or one whose square is so
           where the optimizer keeps squares. A skipped step leaves parameters, states and counters alone (with
