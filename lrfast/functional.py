@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import reference
-from ._engine import backend, checks, specification
+from ._engine import backend, checks, fit, specification
 from ._engine.arithmetic import Array
 from ._engine.optimizer import Optimizer
 from ._engine.settings import flags_of, kinds_of, numbers_of
@@ -104,6 +104,8 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
                 checks.companion(arguments[name], array, "param", param, written=True)
             buffers = [("param", param, True), ("grad", grad, False)]
             checks.overlap(buffers + [(arguments[name], array, True) for name, array in arrays.items()])
+            fit.settings({"grad_scale": grad_scale, **settings}, param.dtype)
+            fit.scalars(spec, rule, settings, param.dtype, step)
 
         core = backend.compiled()
         if core is None:

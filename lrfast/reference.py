@@ -2,8 +2,8 @@
 
 The compiled kernels give the same bits as these functions, which are also what runs where there is no extension. They
 work in place on float32 or float64 arrays of one dtype and of any shape, check nothing but the presence of states, and
-allocate temporaries. ``lrfast.functional`` has the same functions, checked and compiled; ``lrfast/rules/`` has their
-source, a file per family.
+allocate temporaries, but refuse numbers that the dtype does not hold. ``lrfast.functional`` has the same functions,
+checked and compiled; ``lrfast/rules/`` has their source, a file per family.
 
 Conventions, as in PyTorch: ``step`` is the number t >= 1 of this update and the caller counts; numbers per step are
 computed in float64 and cast once to the dtype of the parameter; ``maximize`` turns the gradient around before decay;
@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from ._engine import fit
 from ._engine.arithmetic import Moved, need
-from ._engine.specification import scaled
+from ._engine.specification import scaled, settings_of
 from .rules import CLASSES
 
 __all__ = sorted(cls.spec.__name__ for cls in CLASSES.values())
@@ -42,6 +43,8 @@ def _public(specification: Callable[..., Moved]) -> Callable[..., None]:
         given.apply_defaults()
         if given.arguments.get("momentum") == 0:
             need("momentum_buffer", given.arguments["momentum_buffer"], False)
+        numbers = {name: given.arguments[name] for name in (*settings_of(specification), "grad_scale")}
+        fit.settings(numbers, given.arguments["param"].dtype)
         with np.errstate(all="ignore"):
             given.arguments["grad"], given.arguments["grad_scale"] = scaled(
                 given.arguments["grad"], given.arguments["grad_scale"]

@@ -1,6 +1,9 @@
 /* Validation of a step: everything is checked before anything is written. */
 #include "tiles.h"
 
+#include <math.h>
+#include <string.h>
+
 lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status)
 {
     report->what = what;
@@ -30,6 +33,71 @@ static int lies_in(int range, double x)
     return x >= ranges[range].least && x <= ranges[range].largest;
 }
 
+/* What element types hold: the rows of the table, [dtype - LRF_FLOAT32]. */
+static const struct {
+    double largest, smallest, least_eps;
+} elements[] = {
+#define LRF_ELEMENT(NAME, name, largest, smallest, least_eps)                                                          \
+    [LRF_##NAME - LRF_FLOAT32] = {largest, smallest, least_eps},
+#include "optimizers.def"
+#undef LRF_ELEMENT
+};
+
+/* Whether a number of the group is 2 or more in size. Otherwise all of them fit, and so does what is made of them: the
+ * largest factor is 1 / (1 - beta1), 2^53. */
+static int has_large_numbers(const lrf_group *group)
+{
+    uint64_t bits, all = 0;
+
+#define LRF_NUMBER(name, RANGE, schedule, setting)                                                                     \
+    memcpy(&bits, &group->name, sizeof bits);                                                                          \
+    all |= bits;
+#include "optimizers.def"
+#undef LRF_NUMBER
+    return (all >> 62 & 1) != 0; /* the highest bit of the exponent */
+}
+
+/* Numbers, and those of the next updates that are made of them, in the element type. */
+static lrf_status check_large_numbers(const lrf_group *group, lrf_report *report)
+{
+    const double largest = elements[group->dtype - LRF_FLOAT32].largest;
+    uint64_t checked = UINT64_MAX;
+
+#define LRF_NUMBER(name, RANGE, schedule, setting)                                                                     \
+    if (fabs(group->name) > largest)                                                                                   \
+        return lrf_refuse(report, #name, LRF_BAD_NUMBER);
+#include "optimizers.def"
+#undef LRF_NUMBER
+    for (size_t i = 0; i < group->count; i++) {
+        const lrf_tensor *const tensor = &group->tensors[i];
+        if (tensor->grad && tensor->step != checked) {
+            checked = tensor->step;
+            report->tensor = i;
+            if (!lrf_scalars_fit(group, checked + 1))
+                return lrf_refuse(report, "lr", LRF_BAD_NUMBER);
+        }
+    }
+    return LRF_OK;
+}
+
+/* Options that multiply or bound the elements of a group; in float64 they fit if they are in range. */
+static lrf_status check_fit(const lrf_options *options, uint32_t dtype, lrf_report *report)
+{
+    const struct {
+        double x;
+        const char *what;
+    } bounds[] = {{options->grad_scale, "options.grad_scale"},
+                  {options->clip_value, "options.clip_value"},
+                  {options->clip_norm, "options.clip_norm"}};
+
+    for (size_t i = 0; dtype == LRF_FLOAT32 && i < sizeof bounds / sizeof bounds[0]; i++) {
+        const double size = fabs(bounds[i].x);
+        if (size > elements[0].largest || (size > 0 && size < elements[0].smallest))
+            return lrf_refuse(report, bounds[i].what, LRF_BAD_NUMBER);
+    }
+    return LRF_OK;
+}
+
 /* A number that a rule does not read may stay at its default there, 0, wherever others may lie. */
 static lrf_status check_numbers(const lrf_group *group, lrf_report *report)
 {
@@ -40,6 +108,8 @@ static lrf_status check_numbers(const lrf_group *group, lrf_report *report)
         return lrf_refuse(report, #name, LRF_BAD_NUMBER);
 #include "optimizers.def"
 #undef LRF_NUMBER
+    if (group->eps > 0 && group->eps < elements[group->dtype - LRF_FLOAT32].least_eps)
+        return lrf_refuse(report, "eps", LRF_BAD_NUMBER);
     return LRF_OK;
 }
 
@@ -250,7 +320,13 @@ lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_opti
         if (status == LRF_OK)
             status = check_flags(group, report);
         if (status == LRF_OK)
+            status = check_fit(options, group->dtype, report);
+        if (status == LRF_OK)
             status = check_tensors(group, statistics, report);
+        if (status == LRF_OK && has_large_numbers(group)) {
+            report->tensor = 0;
+            status = check_large_numbers(group, report);
+        }
     }
     if (status == LRF_OK)
         report->group = report->tensor = 0;

@@ -127,6 +127,9 @@ typedef struct lrf_factors {
 LRF_HIDDEN LRF_PURE lrf_factors lrf_split_factor(double scale, double clip_factor, double lifted_factor,
                                                  uint32_t dtype);
 
+/* Whether they are finite in the element type, the gradient's factor aside. */
+LRF_HIDDEN int lrf_scalars_fit(const lrf_group *group, uint64_t t);
+
 /* 1 - base^exponent for base in [0, 1) and exponent >= 1, correctly rounded in every case tried (tests/). Like the
  * next four without libm, which differs between processors. */
 LRF_HIDDEN LRF_PURE double lrf_one_minus_power(double base, uint64_t exponent);

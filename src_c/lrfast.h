@@ -58,7 +58,9 @@ typedef enum lrf_status {
     LRF_BAD_STRUCT = 1, /* a struct_size that this library does not know, or something in it that has to be 0 is not */
     LRF_BAD_RULE = 2,   /* not a rule of the table */
     LRF_BAD_DTYPE = 3,  /* neither LRF_FLOAT32 nor LRF_FLOAT64, or a storage format that there is not */
-    LRF_BAD_NUMBER = 4, /* a hyper-parameter or option is out of range or NaN */
+    LRF_BAD_NUMBER = 4, /* a hyper-parameter or option is out of range or NaN, or the group's dtype does not hold it:
+                           infinite there, or 0 without being 0 (options), or an eps above 0 and below 1e-16 (float64:
+                           1e-150). "lr" also where what the update makes of several is infinite: lr / (1 - beta1^t) */
     LRF_BAD_FLAGS = 5,  /* an unknown flag, or flags that contradict each other or the rule */
     LRF_NULL_POINTER = 6, /* a pointer that the rule needs is NULL */
     LRF_MISALIGNED = 7,   /* a pointer is not aligned to its element size */

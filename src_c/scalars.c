@@ -10,6 +10,13 @@ static double decayed_lr(const lrf_group *group, uint64_t t)
     return group->lr / (1 + (double)(t - 1) * group->lr_decay);
 }
 
+/* What is added to roots: eps, but the root of the smallest normal number for 0, so that 0 / 0 is 0. Beside a root that
+ * was not flushed it is lost, so that no other bit changes. */
+static double eps_of(const lrf_group *group)
+{
+    return group->eps != 0 ? group->eps : sqrt(group->dtype == LRF_FLOAT32 ? FLT_MIN : DBL_MIN);
+}
+
 #define real double
 #define LRF_TYPED(name) name
 
@@ -65,6 +72,18 @@ void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t 
         /* One by one: a vector of them would wait for the stores that have just made its parts (10 ns). */
         for (size_t i = 0; i < scalar_counts[group->rule]; i++)
             scalars->values.singles[i] = (float)*(volatile double *)&values[i];
+}
+
+int lrf_scalars_fit(const lrf_group *group, uint64_t t)
+{
+    lrf_scalars scalars;
+    int fit = 1;
+
+    lrf_compute_scalars(&scalars, group, t, 1);
+    for (size_t i = 1; i < scalar_counts[group->rule]; i++)
+        fit &= group->dtype == LRF_FLOAT32 ? fabsf(scalars.values.singles[i]) <= FLT_MAX
+                                           : fabs(scalars.values.doubles[i]) <= DBL_MAX;
+    return fit;
 }
 
 LRF_END_OF_SOURCE

@@ -16,6 +16,7 @@ import pytest
 
 import lrfast
 from lrfast._engine.elementary import one_minus_power
+from lrfast.rules.radam import length
 
 import exact
 from exact import mpf, term
@@ -102,6 +103,22 @@ def test_radam_divides_from_its_sixth_step_on():
         moved = before - p
         assert (moved[1] == pytest.approx(100 * moved[0])) == (t < 6)
     assert moved[0] == pytest.approx(moved[1]) == pytest.approx(0.1 * 0.02582, rel=1e-3)  # r of rho = 5.994
+
+
+def test_the_length_of_radam_is_exact_where_its_terms_cancel():
+    """Beyond the series, from y = 2^-8 on, some bits are lost, as promised bits have it."""
+    rng = np.random.default_rng(0)
+    betas = [1 - 2.0**-k for k in range(10, 54)] + [1 - 10 ** rng.uniform(-15, -2.9) for _ in range(300)]
+    worst = {True: 0.0, False: 0.0}
+    for beta in betas:
+        for t in [*range(1, 9), *(int(y / (1 - beta)) for y in (2**-8.01, 2**-7.99, 2**-12, 2**-30, 0.1, 3.0))]:
+            if t > 0 and t * (1 - beta) > 1e-300 and (t >= 6 or beta > 0.9999):
+                expected = 2 / (1 - mpf(beta)) - 1 - 2 * t * mpf(beta) ** t / (1 - mpf(beta) ** t)
+                got = length(beta, one_minus_power(beta, t), float(t))
+                is_series = -t * exact.mpmath.log(mpf(beta)) < mpf(2) ** -8
+                worst[is_series] = max(worst[is_series], abs(float(got / expected - 1)))
+    assert worst[True] < 4 * 2**-53
+    assert worst[False] < 2**11 * 2**-53
 
 
 def test_centered_variance_is_never_negative():

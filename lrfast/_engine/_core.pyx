@@ -15,7 +15,7 @@ from .capi cimport *
 import os
 from functools import partial
 
-from . import checks, commit
+from . import checks, commit, fit
 from .options import Options, Report
 
 cnp.import_array()
@@ -563,6 +563,8 @@ cdef class Plan:
             if raises and self.last_report.overflowed > 0:
                 raise self.buffers.overflowed(i, self.last_report.overflowed)
         elif status != LRF_NOT_FINITE:
+            if status == LRF_BAD_NUMBER:
+                fit.step(self.buffers, self.settings, grads, self.progress.tolist(), self.options.grad_scale)
             raise refused(status, &self.last_report)
         elif raises:
             self.last_skipped = False

@@ -5,6 +5,7 @@ The counterpart of the inline functions in ``src_c/kernels/``.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,8 +27,23 @@ class Moved(NamedTuple):
 
 
 def rounded(scalars: Scalars, array: Array) -> Scalars:
-    """The float64 scalars of an update, each rounded once to the element type of an array."""
-    return type(scalars)(*map(array.dtype.type, scalars))
+    """The float64 scalars of an update, each rounded once to the element type of an array.
+
+    Raises ValueError for one that is infinite there, all but the factor of the gradient.
+    """
+    k: Any = type(scalars)(*map(array.dtype.type, scalars))
+    if not all(map(math.isfinite, k[1:])):
+        name = next(name for name, x in zip(k._fields[1:], k[1:], strict=True) if not math.isfinite(x))
+        raise ValueError(
+            f"lr: expected a rate with which what an update computes with is finite in {array.dtype}, "
+            f"got {name} = {getattr(scalars, name):.4g}; use a smaller one"
+        )
+    return k  # type: ignore[no-any-return]
+
+
+def eps_of(eps: float, array: Array) -> float:
+    """What is added to roots: eps, but the root of the smallest normal number for 0, so that 0 / 0 is 0."""
+    return eps if eps != 0 else math.sqrt(np.finfo(array.dtype).smallest_normal)
 
 
 def signed(grad_scale: float, maximize: bool) -> float:

@@ -39,7 +39,7 @@ cdef extern from "lrfast.h" nogil:
         double limited_norm
         uint64_t overflowed
     enum:
-        LRF_OK, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
+        LRF_OK, LRF_BAD_NUMBER, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
         LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS, LRF_KEEP_LAST
     ctypedef struct lrf_job:
         pass

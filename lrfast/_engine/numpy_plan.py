@@ -14,7 +14,7 @@ from weakref import ref
 
 import numpy as np
 
-from . import checks, commit, specification, stages
+from . import checks, commit, fit, specification, stages
 from .arithmetic import Array
 from .buffers import Buffers, Group
 from .commit import Call, Lending, at_once, copying, in_one, setting
@@ -59,6 +59,7 @@ class Job:
         buffers.check_overlap(self.grads, options.zero_grads)
         self.buffers, self.settings, self.options = buffers, list(settings), options
         self.steps = self.progress.tolist()
+        fit.step(buffers, self.settings, self.grads, self.steps, self.grad_scale)
         self.updates = updates
         self.report = Report()
         self.failure: FloatingPointError | None = None

@@ -128,6 +128,9 @@ class Optimizer(Family):
 
     def _bound(self, settings: Settings, options: Options, shape: Form, bound: Snapshot) -> dict[str, Any]:
         """Checks all arrays, makes what is missing, and the plan: attributes of an optimizer that has all that."""
+        settings.take_params(bound.params)
+        settings.check_fit(bound.steps)
+        options.check_fit(bound.params)
         groups, first = [], 0
         for group, rule in zip(settings.live, settings.rules, strict=True):
             stop = first + len(group["params"])
@@ -141,7 +144,6 @@ class Optimizer(Family):
             ema_dtype=options.ema_dtype,
             zero_grads=options.zero_grads,
         )
-        settings.take_params(buffers.params)
         settings.find_scheduled()
         counters = {"steps": bound.steps, "updates": bound.updates, "skipped": bound.skipped}
         plan = backend.Plan(buffers, settings.groups, settings.live, settings.is_scheduled, **counters)
@@ -520,6 +522,7 @@ class Optimizer(Family):
 
     def _set_checked_option(self, name: str, value: Any) -> None:
         options, buffers, recorder = self._options.changed(name, value), self._buffers, self._recorder
+        options.check_fit(buffers.params)
         if options.zero_grads and buffers.grads is not None:
             buffers.check_grads(buffers.grads, written=True)
             buffers.check_overlap(buffers.grads, written=True)

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from . import fit
 from .averages import Decay, checked_decay
 from .further_keys import WAYS_TO_RUN, way_to_run
 
@@ -70,6 +71,13 @@ class Options:
         if name == "ema_decay":
             return replace(self, ema=checked_decay(name, value))
         return replace(self, **{name: _CHECKS[name](name, value)})
+
+    def check_fit(self, params: Iterable[Any]) -> None:
+        """Refuses bounds that the tensors do not hold."""
+        dtype = fit.narrowest(params)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                fit.number(name, getattr(self, name), dtype)
 
 
 @dataclass(frozen=True)

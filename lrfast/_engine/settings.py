@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-from . import checks, further_keys
+from . import checks, fit, further_keys
 from .commit import Call
 from .family import Family
 from .further_keys import NAMES
@@ -88,6 +88,22 @@ class Settings:
                 group["params"] = known["params"] = tuple(params[first:stop])
             first = stop
 
+    def check_fit(self, steps: Sequence[int]) -> None:
+        """Refuses what does not fit the tensors, of which each group has its own; steps: updates of each so far."""
+        first = 0
+        for i, known in enumerate(self.known):
+            stop = first + len(known["params"])
+            self._check_fit(i, known, f"group {i}: ")
+            for step in sorted({step + 1 for step in steps[first:stop]}):
+                fit.scalars(self.family.spec, self.rules[i], known, self._narrowest(i), step, f"group {i}: ")
+            first = stop
+
+    def _check_fit(self, i: int, settings: Mapping[str, Any], where: str) -> None:
+        fit.settings({key: settings[key] for key in self.defaults if key in settings}, self._narrowest(i), where)
+
+    def _narrowest(self, i: int) -> fit.Type:
+        return fit.narrowest(self.known[i]["params"])
+
     def check_groups(self) -> None:
         """Refuses a list of groups whose members were replaced, removed or joined by others."""
         checks.groups(self.groups, self.live)
@@ -114,6 +130,7 @@ class Settings:
     def accepting(self, i: int, new: Mapping[str, Any], plan: Any) -> list[Call]:
         """What makes group i say this from now on, and the plan know."""
         group, known = self.live[i], self.known[i]
+        self._check_fit(i, new, f"group {i}: ")
         order, says = list(group), {**known, **new}
         lasting = {*order, *new, *self.defaults, "params", NAMES}
         after = {key: says[key] for key in dict.fromkeys([*order, *says]) if key in says and key in lasting}
@@ -187,7 +204,7 @@ class Settings:
                 key,
                 schedule if callable(schedule) else partial(value_at, schedule),
                 names_of(key, self.family.numbers(self.live[i])),
-                key in checks.HOLDS_BELOW_1,
+                key in checks.HOLDS_BELOW_1 and key != "eps",  # of which some are too small
             )
             for i, schedules in enumerate(self.schedules)
             for key, schedule in schedules.items()
@@ -223,7 +240,10 @@ class Settings:
 
     def _check_scheduled(self, index: int, key: str, value: Any, t: int) -> Any:
         try:
-            return checks.setting(key, value, self._kinds[key])
+            value = checks.setting(key, value, self._kinds[key])
+            if key == "eps" or not (type(value) is float and abs(value) < fit.HARMLESS):
+                self._check_fit(index, {key: value}, "")
+            return value
         except (TypeError, ValueError) as error:
             raise type(error)(f"group {index}, schedule at t={t}: {error}") from None
 

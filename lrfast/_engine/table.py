@@ -18,6 +18,9 @@ _RANGE = re.compile(
 _NUMBER = re.compile(
     r"^LRF_NUMBER\((?P<name>\w+), (?P<range>\w+), (?P<schedulable>\w+), (?P<setting>[^)]+)\)", re.MULTILINE
 )
+_ELEMENT = re.compile(
+    r"^LRF_ELEMENT\(\w+, (?P<name>\w+), (?P<largest>[^,]+), (?P<smallest>[^,]+), (?P<least_eps>[^)]+)\)", re.MULTILINE
+)
 _CONSTANT = re.compile(r"^LRF_CONSTANT\((?P<name>\w+), (?P<range>\w+)\)", re.MULTILINE)
 _FLAG = re.compile(r"^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+), (?P<value>[^)]+)\)", re.MULTILINE)
 
@@ -51,6 +54,15 @@ class Range(NamedTuple):
     words: str
     least: float
     largest: float
+
+
+class Element(NamedTuple):
+    """What an element type holds: the largest and the smallest double that it rounds neither to infinity nor to 0, and
+    the least eps."""
+
+    largest: float
+    smallest: float
+    least_eps: float
 
 
 class Number(NamedTuple):
@@ -92,6 +104,10 @@ RULES: dict[str, Rule] = _rules(_TEXT)
 RANGES: dict[str, Range] = {
     row["name"]: Range(row["words"], float.fromhex(row["least"]), float.fromhex(row["largest"]))
     for row in _RANGE.finditer(_TEXT)
+}
+ELEMENTS: dict[str, Element] = {
+    row["name"]: Element(float.fromhex(row["largest"]), float.fromhex(row["smallest"]), float(row["least_eps"]))
+    for row in _ELEMENT.finditer(_TEXT)
 }
 NUMBERS: dict[str, Number] = {
     row["name"]: Number(row["name"], RANGES[row["range"]], row["schedulable"] == "SCHEDULABLE", row["setting"])

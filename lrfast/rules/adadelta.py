@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from .._engine.arithmetic import Array, Moved, flush, rounded, signed
+from .._engine.arithmetic import Array, Moved, eps_of, flush, rounded, signed
 from .._engine.family import Number
 from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
@@ -55,7 +55,7 @@ def adadelta(
         rho=rho,
         one_minus_rho=1 - rho,
         lr=lr,
-        eps=eps,
+        eps=eps if eps != 0 else eps_of(0.0, param) ** 2,
     )
     k = rounded(k, param)
     x = k.grad_scale * grad + k.weight_decay * param

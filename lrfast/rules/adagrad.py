@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from .._engine.arithmetic import Array, Moved, decayed_lr, rounded, signed
+from .._engine.arithmetic import Array, Moved, decayed_lr, eps_of, rounded, signed
 from .._engine.family import Number, Twin
 from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
@@ -48,9 +48,10 @@ def adagrad(
     """
     lr = decayed_lr(lr, lr_decay, step)
     if accumulate == "mean":
-        mean = rmsprop.compute(lr, float(step - 1) / float(step), eps, weight_decay, 0.0, maximize, grad_scale)
+        alpha = float(step - 1) / float(step)
+        mean = rmsprop.compute(lr, alpha, eps_of(eps, param), weight_decay, 0.0, maximize, grad_scale)
         return rmsprop.update(param, grad, sum, None, None, mean)
-    k = Scalars(grad_scale=signed(grad_scale, maximize), weight_decay=weight_decay, lr=lr, eps=eps)
+    k = Scalars(grad_scale=signed(grad_scale, maximize), weight_decay=weight_decay, lr=lr, eps=eps_of(eps, param))
     k = rounded(k, param)
     x = k.grad_scale * grad + k.weight_decay * param
     s = sum + x * x

@@ -11,6 +11,7 @@ import numpy as np
 from .._engine.arithmetic import (
     Array,
     Moved,
+    eps_of,
     flush,
     larger,
     need,
@@ -77,7 +78,8 @@ def update(
     m = flush(towards(exp_avg, x, k.one_minus_beta1))
     v = flush(k.beta2 * exp_avg_sq + k.one_minus_beta2 * x * x)
     largest = v if max_exp_avg_sq is None else larger(max_exp_avg_sq, v)
-    d = np.sqrt(largest) * k.per_root + k.eps
+    # RAdam does not always divide: per_root is 0 then, and v may be infinite.
+    d = np.sqrt(largest) * k.per_root + k.eps if k.per_root > 0 else np.full_like(v, k.eps)
     u = k.lr * m / d
     exp_avg[...] = m
     exp_avg_sq[...] = v
@@ -115,7 +117,7 @@ def adam(
     ``max_exp_avg_sq``. Sources: Kingma & Ba 2015, arXiv:1412.6980; Reddi et al. 2018, arXiv:1904.09237.
     """
     need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
-    scalars = compute(step, lr, betas, eps, weight_decay, 0.0, maximize, grad_scale)
+    scalars = compute(step, lr, betas, eps_of(eps, param), weight_decay, 0.0, maximize, grad_scale)
     return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, scalars, lr)
 
 
@@ -144,7 +146,7 @@ def adamw(
     States as in :func:`adam`. Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
     """
     need("max_exp_avg_sq", max_exp_avg_sq, amsgrad)
-    scalars = compute(step, lr, betas, eps, 0.0, weight_decay, maximize, grad_scale)
+    scalars = compute(step, lr, betas, eps_of(eps, param), 0.0, weight_decay, maximize, grad_scale)
     return update(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq, scalars, lr)
 
 

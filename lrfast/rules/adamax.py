@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from .._engine.arithmetic import Array, Moved, flush, larger, rounded, signed, towards
+from .._engine.arithmetic import Array, Moved, eps_of, flush, larger, rounded, signed, towards
 from .._engine.elementary import one_minus_power
 from .._engine.family import Number
 from .._engine.optimizer import Optimizer
@@ -54,7 +54,7 @@ def adamax(
         one_minus_beta1=1 - betas[0],
         beta2=betas[1],
         lr=lr / one_minus_power(betas[0], step),
-        eps=eps,
+        eps=eps_of(eps, param),
     )
     k = rounded(k, param)
     x = k.grad_scale * grad + k.weight_decay * param

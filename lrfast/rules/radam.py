@@ -6,12 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from .._engine.arithmetic import Array, Moved
+from .._engine.arithmetic import Array, Moved, eps_of
 from .._engine.elementary import one_minus_power
 from .._engine.family import Number
 from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
 from . import adam
+
+
+def length(beta2: float, c2: float, t: float) -> float:
+    """rho. Where beta2^t is near 1 its terms cancel; there it is their series in d = 1 - beta2 and y = -t ln(beta2)."""
+    d = 1 - beta2
+    y = t * d * (1 + d * (1 / 2 + d * (1 / 3 + d / 4)))
+    if y >= 2**-8:
+        return 2 / d - 1 - 2 * t * (1 - c2) / c2
+    return (
+        t
+        - t * y * (1 / 6 - y * y * (1 / 360 - y * y / 15120))
+        + d * (1 / 6 + d * (1 / 12 + d * (19 / 360 + d * (3 / 80))))
+    )
 
 
 def radam(
@@ -36,16 +49,16 @@ def radam(
         rho_inf = 2 / (1 - beta2) - 1,  rho = rho_inf - 2 t beta2^t / c2,    m, v, ci as in Adam
         rho > 5     p -= (lr / c1) r sqrt(c2) m / (sqrt(v) + eps)
                     r  = sqrt((rho - 4) (rho - 2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho))
-        otherwise   p -= (lr / c1) m        (as m / (0 sqrt(v) + 1), so that an infinite v makes p NaN)
+        otherwise   p -= (lr / c1) m        (whatever v is)
 
     ``exp_avg`` is m, ``exp_avg_sq`` v. ``decoupled_weight_decay`` shrinks p by itself, as in :func:`adamw`.
     Source: Liu et al. 2020, arXiv:1908.03265; PyTorch's threshold, 5.
     """
     coupled, decoupled = (0.0, weight_decay) if decoupled_weight_decay else (weight_decay, 0.0)
-    scalars = adam.compute(step, lr, betas, eps, coupled, decoupled, maximize, grad_scale)
+    scalars = adam.compute(step, lr, betas, eps_of(eps, param), coupled, decoupled, maximize, grad_scale)
     c2 = one_minus_power(betas[1], step)
     rho_inf = 2 / (1 - betas[1]) - 1
-    rho = rho_inf - 2 * float(step) * (1 - c2) / c2
+    rho = length(betas[1], c2, float(step))
     rate = lr
     if rho > 5:
         r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))

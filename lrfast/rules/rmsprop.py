@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from .._engine.arithmetic import Array, Moved, flush, need, not_negative, rounded, signed, towards
+from .._engine.arithmetic import Array, Moved, eps_of, flush, need, not_negative, rounded, signed, towards
 from .._engine.family import Number, Twin
 from .._engine.optimizer import Optimizer
 from .._engine.options import StepOptions
@@ -53,7 +53,7 @@ def update(
     x = k.grad_scale * grad + k.weight_decay * param
     v = flush(k.alpha * square_avg + k.one_minus_alpha * x * x)
     a = None if grad_avg is None else flush(towards(grad_avg, x, k.one_minus_alpha))
-    d = np.sqrt(v if a is None else not_negative(v - a * a)) + k.eps
+    d = np.sqrt(v if a is None else not_negative(np.where(np.isfinite(v), v - a * a, v))) + k.eps
     b = None if momentum_buffer is None else flush(k.momentum * momentum_buffer + x / d)
     u = k.lr * x / d if b is None else k.lr * b
     square_avg[...] = v
@@ -98,7 +98,7 @@ def rmsprop(
     need("momentum_buffer", momentum_buffer, momentum != 0 or momentum_buffer is not None)
     if step == 1 and initial == "first-gradient":
         alpha = 0.0
-    scalars = compute(lr, alpha, eps, weight_decay, momentum, maximize, grad_scale)
+    scalars = compute(lr, alpha, eps_of(eps, param), weight_decay, momentum, maximize, grad_scale)
     return update(param, grad, square_avg, grad_avg, momentum_buffer, scalars)
 
 

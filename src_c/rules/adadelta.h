@@ -22,7 +22,7 @@ LRF_COMPUTE(adadelta)
     k->rho = group->rho;
     k->one_minus_rho = 1 - group->rho;
     k->lr = group->lr;
-    k->eps = group->eps;
+    k->eps = group->eps != 0 ? group->eps : eps_of(group) * eps_of(group);
     return group->lr;
 }
 #else

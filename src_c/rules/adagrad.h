@@ -14,7 +14,7 @@ LRF_COMPUTE(adagrad)
 {
     k->weight_decay = group->weight_decay;
     k->lr = decayed_lr(group, t);
-    k->eps = group->eps;
+    k->eps = eps_of(group);
     return k->lr;
 }
 #else

@@ -24,7 +24,7 @@ LRF_COMPUTE(adam)
     k->one_minus_beta2 = 1 - group->beta2;
     k->lr = group->lr / lrf_one_minus_power(group->beta1, t);
     k->per_root = 1 / sqrt(lrf_one_minus_power(group->beta2, t));
-    k->eps = group->eps;
+    k->eps = eps_of(group);
     k->keep = 1 - group->lr * group->decoupled_weight_decay;
     return group->lr;
 }
@@ -32,13 +32,14 @@ LRF_COMPUTE(adam)
 LRF_UPDATE(adam, exp_avg, exp_avg_sq, max_exp_avg_sq, no_state3)
 {
     const int keeps_largest = LRF_HAS(max_exp_avg_sq);
+    const int divides = keeps_largest || k.per_root > 0; /* RAdam does not always, and v may be infinite then */
 
     for (size_t i = 0; i < n; i++) {
         const real x = k.grad_scale * g[i] + k.weight_decay * p[i];
         const real m = flush(towards(exp_avg[i], x, k.one_minus_beta1));
         const real v = flush(k.beta2 * exp_avg_sq[i] + k.one_minus_beta2 * x * x);
         const real largest = keeps_largest ? larger(max_exp_avg_sq[i], v) : v;
-        const real d = root(largest) * k.per_root + k.eps;
+        const real d = divides ? root(largest) * k.per_root + k.eps : k.eps;
         const real u = k.lr * m / d;
         LRF_TRACE(update, u);
         LRF_TRACE(denominator, d);

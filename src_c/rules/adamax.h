@@ -19,7 +19,7 @@ LRF_COMPUTE(adamax)
     k->one_minus_beta1 = 1 - group->beta1;
     k->beta2 = group->beta2;
     k->lr = group->lr / lrf_one_minus_power(group->beta1, t);
-    k->eps = group->eps;
+    k->eps = eps_of(group);
     return group->lr;
 }
 #else

@@ -1,6 +1,8 @@
 /* Every refusal: its status, what the report names, and that no byte of any buffer, counter or struct changed. */
 #include "harness.h"
 
+#include <float.h>
+
 enum { COUNT = 8, GAP = 3 * COUNT, BUFFERS = 5 };
 
 /* All that a step might write, in one piece. Group 0 is fine, so that group 1 is refused after much was read; in it
@@ -160,6 +162,7 @@ static void numbers(void)
 #undef LRF_NUMBER
     };
     static const double never[] = {NAN, INFINITY, -INFINITY};
+    const double most = group->dtype == LRF_FLOAT32 ? 0x1.fffffefffffffp+127 : DBL_MAX; /* that the type holds */
 
     for (size_t k = 0; k < sizeof never / sizeof never[0]; k++) {
         scene.options.grad_scale = never[k];
@@ -181,10 +184,14 @@ static void numbers(void)
                 set_number(name, wrong[k]);
                 expect_at(LRF_BAD_NUMBER, name, 1, 0);
             }
-        set_number(name, least);
+        set_number(name, fmax(least, -most));
         accept(name);
-        set_number(name, largest);
+        set_number(name, fmin(largest, most));
         accept(name);
+        if (most < largest) {
+            set_number(name, nextafter(most, INFINITY));
+            expect_at(LRF_BAD_NUMBER, name, 1, 0);
+        }
     }
     scene.options.clip_norm = -1;
     expect_at(LRF_BAD_NUMBER, "options.clip_norm", 0, 0);
@@ -194,6 +201,48 @@ static void numbers(void)
     expect_at(LRF_BAD_NUMBER, "options.ema_decay", 0, 0);
     scene.options.grad_scale = -3;
     accept("options.grad_scale");
+}
+
+/* What the element type does not hold. */
+static void numbers_that_do_not_fit(void)
+{
+    const int single = group->dtype == LRF_FLOAT32;
+    const double most = single ? 0x1.fffffefffffffp+127 : DBL_MAX, least_eps = single ? 1e-16 : 1e-150;
+    const double lost[] = {0x1p-150, 0x1.fffffffffffffp+127 * (1 + 0x1p-52)};
+    static const char *const options[] = {"options.grad_scale", "options.clip_value", "options.clip_norm"};
+
+    group->eps = nextafter(least_eps, 0);
+    expect_at(LRF_BAD_NUMBER, "eps", 1, 0);
+    group->eps = least_eps;
+    accept("the least eps");
+    group->eps = 0;
+    accept("no eps");
+    for (size_t i = 0; i < 3; i++)
+        for (size_t k = 0; k < sizeof lost / sizeof lost[0]; k++) {
+            double *const numbers_of_options[] = {&scene.options.grad_scale, &scene.options.clip_value,
+                                                  &scene.options.clip_norm};
+            *numbers_of_options[i] = lost[k];
+            if (single)
+                expect_at(LRF_BAD_NUMBER, options[i], 0, 0);
+            else
+                accept(options[i]);
+        }
+
+    /* What is made of several: lr / (1 - beta1^t), which depends on the step, and lr * decoupled_weight_decay. */
+    scene.groups[0].lr = most / 2;
+    expect_at(LRF_BAD_NUMBER, "lr", 0, 0);
+    scene.groups[0].lr = most / 2;
+    scene.tensors[0][0].step = scene.tensors[0][1].step = 1000;
+    accept("lr without its bias correction");
+    scene.groups[0].lr = most / 2;
+    scene.tensors[0][0].step = 1000;
+    expect_at(LRF_BAD_NUMBER, "lr", 0, 1);
+    scene.groups[0].lr = most / 2;
+    scene.tensors[0][0].grad = scene.tensors[0][1].grad = NULL;
+    accept("lr of no update");
+    scene.groups[0].lr = 1e2;
+    scene.groups[0].decoupled_weight_decay = most / 10;
+    expect_at(LRF_BAD_NUMBER, "lr", 0, 0);
 }
 
 /* Every rule with every single flag, and the pairs that contradict each other. */
@@ -382,6 +431,7 @@ int main(void)
         structs();
         rules_and_dtypes();
         numbers();
+        numbers_that_do_not_fit();
         flags();
         pointers();
         counts();
