@@ -2,7 +2,6 @@
 #include "tiles.h"
 
 #include <math.h>
-#include <string.h>
 
 lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status)
 {
@@ -10,7 +9,9 @@ lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status)
     return status;
 }
 
-/* ---- numbers and flags ----------------------------------------------------------------------------------- */
+/* ---- numbers and flags
+ * -----------------------------------------------------------------------------------
+ */
 
 /* Where numbers may lie: the ranges of the table. */
 enum {
@@ -43,22 +44,9 @@ static const struct {
 #undef LRF_ELEMENT
 };
 
-/* Whether a number of the group is 2 or more in size. Otherwise all of them fit, and so does what is made of them: the
- * largest factor is 1 / (1 - beta1), 2^53. */
-static int has_large_numbers(const lrf_group *group)
-{
-    uint64_t bits, all = 0;
-
-#define LRF_NUMBER(name, RANGE, schedule, setting)                                                                     \
-    memcpy(&bits, &group->name, sizeof bits);                                                                          \
-    all |= bits;
-#include "optimizers.def"
-#undef LRF_NUMBER
-    return (all >> 62 & 1) != 0; /* the highest bit of the exponent */
-}
-
-/* Numbers, and those of the next updates that are made of them, in the element type. */
-static lrf_status check_large_numbers(const lrf_group *group, lrf_report *report)
+/* Numbers of which some are large, and those of the next updates that are made
+ * of them, in the element type. */
+static lrf_status check_fit_of_numbers(const lrf_group *group, lrf_report *report)
 {
     const double largest = elements[group->dtype - LRF_FLOAT32].largest;
     uint64_t checked = UINT64_MAX;
@@ -80,7 +68,8 @@ static lrf_status check_large_numbers(const lrf_group *group, lrf_report *report
     return LRF_OK;
 }
 
-/* Options that multiply or bound the elements of a group; in float64 they fit if they are in range. */
+/* Options that multiply or bound the elements of a group; in float64 they fit
+ * if they are in range. */
 static lrf_status check_fit(const lrf_options *options, uint32_t dtype, lrf_report *report)
 {
     const struct {
@@ -98,14 +87,37 @@ static lrf_status check_fit(const lrf_options *options, uint32_t dtype, lrf_repo
     return LRF_OK;
 }
 
-/* A number that a rule does not read may stay at its default there, 0, wherever others may lie. */
-static lrf_status check_numbers(const lrf_group *group, lrf_report *report)
+/* Numbers below it in size fit every type, and so does what is made of two: the
+ * largest factor beside them is 1 / (1 - beta1), 2^53. */
+#define LARGE 0x1p+32
+
+/* False for NaN, and for large numbers in whatever range. */
+static int lies_in_and_is_small(int range, double x)
+{
+    static const struct {
+        double least, largest;
+    } ranges[RANGES] = {
+#define LRF_RANGE(NAME, words, least, largest)                                                                         \
+    [NAME] = {(least) > -LARGE ? (least) : -LARGE, (largest) < LARGE ? (largest) : LARGE},
+#include "optimizers.def"
+#undef LRF_RANGE
+    };
+    return x >= ranges[range].least && x <= ranges[range].largest;
+}
+
+/* A number that a rule does not read may stay at its default there, 0, wherever
+ * others may lie. Says whether some are large. */
+static lrf_status check_numbers(const lrf_group *group, int *large, lrf_report *report)
 {
     const lrf_group *const defaults = lrf_defaults_of(group->rule);
 
+    *large = 0;
 #define LRF_NUMBER(name, RANGE, schedule, setting)                                                                     \
-    if (!lies_in(RANGE, group->name) && group->name != defaults->name)                                                 \
-        return lrf_refuse(report, #name, LRF_BAD_NUMBER);
+    if (!lies_in_and_is_small(RANGE, group->name) && group->name != defaults->name) {                                  \
+        if (!lies_in(RANGE, group->name))                                                                              \
+            return lrf_refuse(report, #name, LRF_BAD_NUMBER);                                                          \
+        *large = 1;                                                                                                    \
+    }
 #include "optimizers.def"
 #undef LRF_NUMBER
     if (group->eps > 0 && group->eps < elements[group->dtype - LRF_FLOAT32].least_eps)
@@ -157,7 +169,9 @@ static lrf_status check_options(const lrf_options *options, lrf_report *report)
     return LRF_OK;
 }
 
-/* ---- groups ---------------------------------------------------------------------------------------------- */
+/* ---- groups
+ * ----------------------------------------------------------------------------------------------
+ */
 
 lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_report *report)
 {
@@ -178,7 +192,9 @@ lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_
     return LRF_OK;
 }
 
-/* ---- tensors --------------------------------------------------------------------------------------------- */
+/* ---- tensors
+ * ---------------------------------------------------------------------------------------------
+ */
 
 size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written, lrf_buffer buffers[LRF_MOST_BUFFERS])
 {
@@ -282,7 +298,9 @@ static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report
     return LRF_OK;
 }
 
-/* ---- a step ---------------------------------------------------------------------------------------------- */
+/* ---- a step
+ * ----------------------------------------------------------------------------------------------
+ */
 
 static lrf_status check_tensors(const lrf_group *group, int statistics, lrf_report *report)
 {
@@ -310,22 +328,23 @@ lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_opti
     for (size_t i = 0; status == LRF_OK && i < group_count; i++) {
         const lrf_group *group = lrf_group_at(groups, i);
         lrf_group completed;
+        int large;
         report->group = i;
         report->tensor = 0;
         status = lrf_check_group_head(group, groups->struct_size, report);
         if (status != LRF_OK)
             return status;
         group = lrf_complete(group, &completed);
-        status = check_numbers(group, report);
+        status = check_numbers(group, &large, report);
         if (status == LRF_OK)
             status = check_flags(group, report);
         if (status == LRF_OK)
             status = check_fit(options, group->dtype, report);
         if (status == LRF_OK)
             status = check_tensors(group, statistics, report);
-        if (status == LRF_OK && has_large_numbers(group)) {
+        if (status == LRF_OK && large) {
             report->tensor = 0;
-            status = check_large_numbers(group, report);
+            status = check_fit_of_numbers(group, report);
         }
     }
     if (status == LRF_OK)

@@ -58,7 +58,7 @@ FIRST = {
     "src_c/step": ["options", "bits", "threads"],
     "src_c/elementary": ["elementary", "bits"],
     "src_c/norm": ["norms", "options"],
-    "src_c/check": ["bad_settings", "bad_input"],
+    "src_c/check": ["bad_settings", "bad_input", "numbers"],
     "src_c/table": ["table"],
     "src_c/kernels/statistics": ["stats"],
     "src_c/": ["bits", "options", "stats"],

@@ -16,7 +16,7 @@ from .arithmetic import Array, Moved
 from .table import ELEMENTS, Rule
 
 _DIVISORS_AND_BOUNDS = ("grad_scale", "clip_norm", "clip_value", "initial_accumulator_value")
-HARMLESS = 2.0  # below it in size, what is made of several numbers fits every type
+HARMLESS = 2.0**32  # below it in size, what is made of several numbers fits every type
 
 Type = np.dtype[Any]
 
