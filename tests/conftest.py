@@ -15,12 +15,17 @@ if os.environ.get("LRFAST_TEST_WITHOUT_EXTENSION"):
 
 
 @pytest.fixture
-def forced_isa(isa):
-    """For tests that are parametrised over isa: they run on it."""
+def forced_isa(isa, monkeypatch):
+    """For tests that are parametrised over isa: they run on it. "numpy plan": as where there is no extension."""
     import lrfast
+    from lrfast._engine import backend, numpy_plan
 
-    with lrfast.use_isa(isa):
+    if isa == "numpy plan":
+        monkeypatch.setattr(backend, "Plan", numpy_plan.Plan)
         yield
+    else:
+        with lrfast.use_isa(isa):
+            yield
 
 
 def pytest_addoption(parser):

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from test_options import everywhere
+from test_options import with_both_plans
 
 import lrfast
 from lrfast import schedules
@@ -29,7 +29,7 @@ def still(cls=lrfast.SGD, value=1.0, dtype=np.float32, **options):
 # ---- they arrive ----------------------------------------------------------------------------------------------
 
 
-@everywhere
+@with_both_plans
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_float64_averages_arrive(isa, dtype):
     """The exact average after n updates of a parameter that stays: p - decay^n (p - start)."""
@@ -52,7 +52,7 @@ def test_a5_prints_what_is_right():
         assert optimizer.ema[0][0] == expected
 
 
-@everywhere
+@with_both_plans
 @pytest.mark.parametrize("decay", [0.9, 0.99, 0.999])
 def test_the_limit_in_the_manual(isa, decay):
     """Averages stop at most 2^-24 / (1 - decay) of the parameter short, and at least a quarter of that."""
@@ -69,7 +69,7 @@ def test_the_limit_in_the_manual(isa, decay):
     assert max(short) > 2**-26 / (1 - decay)
 
 
-@everywhere
+@with_both_plans
 def test_the_same_limit_holds_for_first_moments(isa):
     optimizer, _ = still(lrfast.Adam, betas=(0.9999, 0.999))
     moment = optimizer.state[0]["exp_avg"]
@@ -78,7 +78,7 @@ def test_the_same_limit_holds_for_first_moments(isa):
     assert moment[0] == np.float32(0.9998)
 
 
-@everywhere
+@with_both_plans
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_averages_are_those_of_exact_arithmetic(isa, cls, dtype):
@@ -114,13 +114,13 @@ def moving(isa_options, steps, dtype=np.float64, edit=None):
     return float(optimizer.ema[0][0]), values
 
 
-@everywhere
+@with_both_plans
 def test_equal_weights_give_the_mean(isa):
     average, values = moving({"ema": schedules.equal_weight()}, 50)
     assert average == pytest.approx(float(sum(map(Fraction, values[1:])) / 50), rel=1e-14)
 
 
-@everywhere
+@with_both_plans
 def test_from_a_start_on(isa):
     start = schedules.join([schedules.constant(0.0), schedules.equal_weight()], [20])
     average, values = moving({"ema": start}, 20)
@@ -129,7 +129,7 @@ def test_from_a_start_on(isa):
     assert average == pytest.approx(np.mean(values[21:]), rel=1e-14)
 
 
-@everywhere
+@with_both_plans
 @pytest.mark.parametrize("first_copies", [False, True])
 def test_the_first_average(isa, first_copies):
     """A copy of the start, as in TensorFlow, or of the first update, as in Keras and PyTorch."""
@@ -139,7 +139,19 @@ def test_the_first_average(isa, first_copies):
     assert average == (values[1] if first_copies else 0.75 * values[0] + 0.25 * values[1])
 
 
-@everywhere
+@with_both_plans
+@pytest.mark.parametrize("ema_dtype", [None, "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_decay_of_0_copies_whatever_the_average_was(isa, dtype, ema_dtype):
+    """Also from NaN and infinity, which a sum with 0 times the difference would keep, and the sign of a zero."""
+    param = np.array([1, 2, 3, -0.0, np.inf], dtype)
+    optimizer = lrfast.SGD(param, lr=0.0, ema=0.0, ema_dtype=ema_dtype)
+    optimizer.ema[0][...] = [np.nan, np.inf, -np.inf, 1, 1]
+    optimizer.step(np.full(5, -1.0, dtype))
+    assert same_bits(optimizer.ema[0], param.astype(optimizer.ema[0].dtype))
+
+
+@with_both_plans
 @pytest.mark.parametrize("value", [0.5, schedules.equal_weight(), lambda t: t / (t + 2)])
 def test_the_decay_may_be_edited(isa, value):
     """From then on, also between numbers and schedules."""
@@ -159,7 +171,7 @@ def test_the_decay_may_be_edited(isa, value):
         assert average == pytest.approx(expected, rel=1e-14)
 
 
-@everywhere
+@with_both_plans
 def test_with_schedules_of_settings_and_edits(isa):
     param = np.ones(1)
     optimizer = lrfast.SGD(param, lr=lambda t: 1.0 + t, ema=lambda t: t / (t + 1))
@@ -171,7 +183,7 @@ def test_with_schedules_of_settings_and_edits(isa):
     assert optimizer.ema[0][0] == pytest.approx(np.mean(values), rel=1e-14)
 
 
-@everywhere
+@with_both_plans
 @pytest.mark.parametrize("value", [1.0, -0.1, float("nan"), float("inf"), "0.5", True, None, 2])
 def test_a_decay_that_is_none_is_refused_before_anything_is_written(isa, value):
     optimizer, param = still(ema=lambda t: 0.5 if t < 1 else value)
@@ -200,7 +212,7 @@ def test_other_types_of_averages_are_refused(value):
         still(ema=0.5, ema_dtype=value)
 
 
-@everywhere
+@with_both_plans
 def test_every_decay_has_a_weight_in_float32(isa):
     """1 - decay, at least 2^-53, is a normal number of float32: no decay is lost by rounding."""
     for decay in (float(np.nextafter(1, 0)), 1 - 2**-24, 5e-324, 1e-30):
@@ -221,7 +233,7 @@ def odd_params(dtype):
     return np.concatenate([bits.view(dtype), np.array([np.inf, 1 / 3, 1e-30], dtype), np.ones(70_000, dtype)])
 
 
-@everywhere
+@with_both_plans
 @pytest.mark.parametrize("copies", [None, np.float32, np.float16, np.uint16])
 @pytest.mark.parametrize("ema_dtype", [None, "float64"])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -272,7 +284,7 @@ def test_memory_is_there_before_anything_is_written(monkeypatch):
 # ---- kept -----------------------------------------------------------------------------------------------------
 
 
-@everywhere
+@with_both_plans
 @pytest.mark.parametrize("decay", [0.75, schedules.equal_weight()])
 def test_pickle_and_deepcopy_keep_type_and_decay(isa, decay):
     optimizer, _ = still(ema=decay, ema_dtype="float64")
@@ -285,7 +297,7 @@ def test_pickle_and_deepcopy_keep_type_and_decay(isa, decay):
         twin.step(np.zeros(1, np.float32))
 
 
-@everywhere
+@with_both_plans
 def test_checkpoints_with_averages_of_either_type(isa):
     single, _ = still(ema=0.5)
     single.ema[0][...] = 1 / 3
@@ -309,7 +321,7 @@ def test_checkpoints_with_averages_of_either_type(isa):
         doubles.load_state_dict({**doubles.state_dict(), "ema": single.state_dict()["ema"]})
 
 
-@everywhere
+@with_both_plans
 def test_groups_that_join_have_averages_of_the_same_type(isa):
     optimizer = lrfast.SGD([np.ones(2, np.float32)], ema=schedules.equal_weight(), ema_dtype="float64")
     optimizer.step([np.zeros(2, np.float32)])

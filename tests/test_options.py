@@ -130,6 +130,12 @@ def test_the_same_bits_for_any_number_of_threads(threads):
 # ---- what the options mean -----------------------------------------------------------------------------------
 
 
+def with_both_plans(test):
+    """With the best instruction set, on the reference in its place, and by the plan in NumPy."""
+    forced = pytest.mark.usefixtures("forced_isa")(test)
+    return pytest.mark.parametrize("isa", [lrfast.available_isas()[0], "numpy", "numpy plan"])(forced)
+
+
 def everywhere(test):
     """With every instruction set, and on the reference."""
     forced = pytest.mark.usefixtures("forced_isa")(test)

@@ -102,6 +102,23 @@ def test_numbers_of_a_schedule_are_good_for_one_update(plan_class):
     assert plan.step(grads(), 1.0) is False
 
 
+def test_a_decay_of_a_schedule_is_good_for_one_update(plan_class):
+    optimizer = adam(ema=schedules.equal_weight())
+    plan = optimizer._plan
+    assert plan.step(grads(), 1.0) is False
+    optimizer.step(grads())
+    assert plan.step(grads(), 1.0) is False
+    plan.set(None, {}, {"ema_decay": 0.5}, t=1)
+    assert plan.step(grads(), 1.0) is True
+    optimizer.ema_decay = 0.25
+    plan.set(None, {}, {"ema_decay": 0.0}, t=2)  # comes too late
+    before = optimizer.ema[1].copy()
+    assert plan.step([None, None], 1.0) is True
+    param = optimizer.param_groups[0]["params"][1]
+    with np.errstate(all="ignore"):
+        assert same_bits(optimizer.ema[1], param - 0.25 * (param - before))
+
+
 def test_a_schedule_is_asked_once_per_step_also_when_settings_are_edited(plan_class):
     asked = []
     optimizer = adam(lr=lambda t: asked.append(t) or 0.1)
