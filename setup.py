@@ -5,10 +5,14 @@ turns that into an error. Everything else is in pyproject.toml.
 """
 
 import ast
+import atexit
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -41,6 +45,18 @@ def write_stubs(package):
         (package / f"{name}.pyi").write_text("".join(functions), encoding="utf-8")
 
 
+def refuse_what_cannot_work(compiler, include_dirs):
+    """Raises what the compiler says to flags (CFLAGS too) and headers: setuptools would only tell that it failed."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory) / "probe.c"
+        source.write_text('#include "compiler.h"\n#include <Python.h>\n#include <numpy/arrayobject.h>\n')
+        folders = [f"-I{folder}" for folder in (ROOT / "src_c", *include_dirs)]
+        done = subprocess.run([*compiler, *folders, "-E", source], capture_output=True, text=True)
+    if done.returncode != 0:
+        said = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+        raise RuntimeError(next((line for line in said if "error" in line), said[-1]))
+
+
 class BuildWithCore(build_ext):
     """build_ext that also makes liblrfast.a; its result is told in lrfast/_build_info.json."""
 
@@ -59,9 +75,10 @@ class BuildWithCore(build_ext):
                 raise
             result = f"no extension was built: {type(error).__name__}: {error}"
         (package / "_build_info.json").write_text(json.dumps({"result": result}) + "\n", encoding="utf-8")
-        self.announce(f"lrfast: {result}", level=4)
         if result != "compiled kernels":
-            self.warn("lrfast runs on its NumPy reference: same results, slower. See lrfast.show_config()")
+            # At the very end, below what setuptools still tells.
+            lines = f"lrfast: {result}\nlrfast runs on its NumPy reference: same bits, slower. See lrfast.show_config()"
+            atexit.register(print, lines, file=sys.stderr)
 
     def build_core(self, package):
         from distutils.ccompiler import new_compiler
@@ -69,6 +86,9 @@ class BuildWithCore(build_ext):
 
         compiler = new_compiler()
         customize_compiler(compiler)
+        import numpy
+
+        refuse_what_cannot_work(compiler.compiler_so, [*self.include_dirs, numpy.get_include()])
         sources = sorted(str(path) for path in (ROOT / "src_c").glob("*.c"))
         flags = [*EXTENSION_CFLAGS, *WARNINGS, "-pthread", "-fPIC", "-fvisibility=hidden"]
         objects = compiler.compile(
@@ -79,8 +99,6 @@ class BuildWithCore(build_ext):
         )
         (package / "lib").mkdir(exist_ok=True)
         compiler.create_static_lib(objects, "lrfast", output_dir=str(package / "lib"))
-        import numpy
-
         for extension in self.extensions:
             extension.include_dirs += [numpy.get_include(), str(ROOT / "src_c"), str(ROOT / "lrfast/lab/bench")]
             extension.extra_compile_args += EXTENSION_CFLAGS

@@ -80,21 +80,38 @@ static int runs_here(const lrf_kernels *kernels)
     return 1;
 }
 
-/* name NULL: the best. */
-static const lrf_kernels *find_kernels(const char *name)
+/* What the self test says of known_kernels[i], which has to run here; asked once. */
+static int is_right(size_t i)
 {
+    static _Atomic signed char verdicts[KNOWN]; /* 0: not asked yet */
+    signed char verdict = atomic_load_explicit(&verdicts[i], memory_order_relaxed);
+
+    if (!verdict) {
+        verdict = lrf_gives_promised_bits(known_kernels[i]) ? 1 : -1;
+        atomic_store_explicit(&verdicts[i], verdict, memory_order_relaxed);
+    }
+    return verdict > 0;
+}
+
+/* name NULL: the best. If there are none, *why_none is LRF_BAD_BUILD when some run, but give other bits. */
+static const lrf_kernels *find_kernels(const char *name, lrf_status *why_none)
+{
+    *why_none = LRF_BAD_ISA;
     for (size_t i = 0; i < KNOWN; i++)
-        if ((!name || strcmp(name, known_kernels[i]->name) == 0) && runs_here(known_kernels[i]))
-            return known_kernels[i];
+        if ((!name || strcmp(name, known_kernels[i]->name) == 0) && runs_here(known_kernels[i])) {
+            if (is_right(i))
+                return known_kernels[i];
+            *why_none = LRF_BAD_BUILD;
+        }
     return NULL;
 }
 
-const lrf_kernels *lrf_active_kernels(void)
+const lrf_kernels *lrf_active_kernels(lrf_status *why_none)
 {
     const lrf_kernels *kernels = atomic_load_explicit(&active_kernels, memory_order_relaxed);
     if (!kernels) {
         const char *name = getenv("LRFAST_ISA");
-        kernels = find_kernels(name && *name ? name : NULL);
+        kernels = find_kernels(name && *name ? name : NULL, why_none);
         atomic_store_explicit(&active_kernels, kernels, memory_order_relaxed);
     }
     return kernels;
@@ -102,23 +119,25 @@ const lrf_kernels *lrf_active_kernels(void)
 
 const char *lrf_isa(void)
 {
-    const lrf_kernels *kernels = lrf_active_kernels();
+    lrf_status why_none;
+    const lrf_kernels *kernels = lrf_active_kernels(&why_none);
     return kernels ? kernels->name : NULL;
 }
 
 const char *lrf_isa_name(size_t index)
 {
     for (size_t i = 0; i < KNOWN; i++)
-        if (runs_here(known_kernels[i]) && index-- == 0)
+        if (runs_here(known_kernels[i]) && is_right(i) && index-- == 0)
             return known_kernels[i]->name;
     return NULL;
 }
 
 lrf_status lrf_set_isa(const char *name)
 {
-    const lrf_kernels *kernels = find_kernels(name);
+    lrf_status why_none;
+    const lrf_kernels *kernels = find_kernels(name, &why_none);
     if (!kernels)
-        return LRF_BAD_ISA;
+        return why_none;
     atomic_store_explicit(&active_kernels, kernels, memory_order_relaxed);
     return LRF_OK;
 }

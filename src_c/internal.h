@@ -3,6 +3,9 @@
 #define LRF_INTERNAL_H
 
 #include "compiler.h"
+
+#include <math.h>
+
 #include "kernels/types.h"
 #include "lrfast.h"
 
@@ -162,6 +165,24 @@ static inline lrf_step_state *lrf_open(lrf_job *job)
     return (lrf_step_state *)job;
 }
 
+/* A step of which only the groups are known. Field by field: to clear all of it first costs as much as the update of a
+ * small tensor. */
+static inline void lrf_open_step(lrf_step_state *step, const lrf_group *groups, size_t group_count)
+{
+    step->groups = groups;
+    step->group_count = group_count;
+    step->kernels = NULL;
+    step->tiles = step->bad_group = step->bad_tensor = 0;
+    step->grad_norm = step->limited_norm = NAN;
+    step->clip_factor = 1;
+    step->lifted_factor = 1 / DBL_MIN;
+    step->largest_used = NAN;
+    step->unit = step->limited_unit = 1;
+    step->nonfinite = step->overflowed = 0;
+    step->progress = 0;
+    step->phase = step->variant = step->with_slots = 0;
+}
+
 /* Tiles first .. end of a tensor; `index` is the index of its tile `first` in the whole step. */
 typedef struct lrf_tile_run {
     const lrf_group *group;
@@ -191,7 +212,8 @@ typedef struct lrf_phase {
 } lrf_phase;
 LRF_HIDDEN extern const lrf_phase lrf_norm_phase, lrf_update_phase;
 
-/* ---- dispatch.c: which kernels run ------------------------------------------------------------------------- */
+/* ---- dispatch.c, selftest.c: which kernels run
+ * ------------------------------------------------------------------------- */
 
 #if defined(LRF_X86_64)
 LRF_HIDDEN extern const lrf_kernels lrf_kernels_avx512;
@@ -203,8 +225,11 @@ LRF_HIDDEN extern const lrf_kernels lrf_kernels_neon;
 LRF_HIDDEN extern const lrf_kernels lrf_kernels_baseline;
 #endif
 
-/* The kernels in use; NULL if LRFAST_ISA names some that this machine or build lacks. */
-LRF_HIDDEN const lrf_kernels *lrf_active_kernels(void);
+/* The kernels in use; NULL if there are none, and why. */
+LRF_HIDDEN const lrf_kernels *lrf_active_kernels(lrf_status *why_none);
+
+/* Whether they, and everything else of this build, give the bits of the specification. */
+LRF_HIDDEN int lrf_gives_promised_bits(const lrf_kernels *kernels);
 
 /* What the processor and the operating system offer, as bits; a pure function of what cpuid and xgetbv say.
  * leaf1_ecx: cpuid(1).ecx, leaf7_ebx: cpuid(7, 0).ebx, xcr0: register state that the system saves. */

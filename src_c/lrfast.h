@@ -69,7 +69,9 @@ typedef enum lrf_status {
     LRF_BAD_WORK = 10,    /* work memory is missing, misaligned or smaller than lrf_work_size */
     LRF_BAD_ISA = 11,     /* LRFAST_ISA or lrf_set_isa names what this machine or build lacks */
     LRF_UNFINISHED = 12,  /* lrf_end before lrf_next returned 0, or twice; counters were not advanced */
-    LRF_NOT_FINITE = 13   /* LRF_REQUIRE_FINITE, and a gradient, or its square, is not: the step was skipped */
+    LRF_NOT_FINITE = 13,  /* LRF_REQUIRE_FINITE, and a gradient, or its square, is not: the step was skipped */
+    LRF_BAD_BUILD = 14    /* no kernels of this build, or not those asked for, give the promised bits: it was compiled
+                             with flags that change arithmetic (-ffast-math, its parts, -ffp-contract=fast) */
 } lrf_status;
 
 /* One English sentence, never NULL, static. */
@@ -286,16 +288,20 @@ lrf_status lrf_end(lrf_job *job, lrf_report *report);  /* advances the step of e
 
 /* ---- instruction sets ------------------------------------------------------------------------------------ */
 
+/* Kernels are tried before they are used, once, in 50 us: a training in small gives the bits of the specification, or
+ * they are passed over as if they were not there. Asking for them is LRF_BAD_BUILD, and so is any step if none is left.
+ */
+
 /* The kernels in use: "avx512", "avx2", "baseline" (x86-64), "neon" (aarch64), "baseline" (others). Chosen at the
- * first use: LRFAST_ISA of the environment, otherwise the best that this machine runs. NULL: LRFAST_ISA names
- * one that it lacks (then lrf_begin returns LRF_BAD_ISA). */
+ * first use: LRFAST_ISA of the environment, otherwise the best that this machine runs. NULL: there are none, and
+ * lrf_begin says why (LRF_BAD_ISA: LRFAST_ISA names what this machine lacks; or LRF_BAD_BUILD). */
 const char *lrf_isa(void);
 
 /* The runnable ones, best first: lrf_isa_name(0), lrf_isa_name(1), ... until NULL. */
 const char *lrf_isa_name(size_t index);
 
 /* Forces one for the whole process, also while other threads step (a step keeps the kernels it began with).
- * NULL: back to the best. LRF_BAD_ISA if this machine or build lacks it. */
+ * NULL: back to the best. LRF_BAD_ISA if this machine or build lacks it; or LRF_BAD_BUILD. */
 lrf_status lrf_set_isa(const char *name);
 
 /* ---- introspection of the table -------------------------------------------------------------------------- */

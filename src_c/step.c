@@ -10,7 +10,7 @@ static const lrf_phase *const phases[] = {&lrf_norm_phase, &lrf_update_phase};
 enum { PHASES = sizeof phases / sizeof phases[0] };
 _Static_assert(PHASES <= 32, "which phases leave slots is kept in 32 bits");
 
-enum progress { CLOSED, BEGUN, RUNNING, FINISHED, SKIPPED };
+enum progress { CLOSED /* of lrf_open_step */, BEGUN, RUNNING, FINISHED, SKIPPED };
 
 static size_t count_tiles(const lrf_group *groups, size_t group_count)
 {
@@ -90,14 +90,14 @@ static LRF_NOINLINE int finish_phase(lrf_step_state *step)
 static LRF_NOINLINE lrf_status begin(lrf_step_state *step, lrf_report *report)
 {
     const lrf_options *options = &step->options;
-    const lrf_status status = lrf_check(step->groups, step->group_count, options, report);
+    lrf_status status = lrf_check(step->groups, step->group_count, options, report);
     size_t slot_size;
 
     if (status != LRF_OK)
         return status;
-    step->kernels = lrf_active_kernels();
+    step->kernels = lrf_active_kernels(&status);
     if (!step->kernels)
-        return lrf_refuse(report, "LRFAST_ISA", LRF_BAD_ISA);
+        return lrf_refuse(report, status == LRF_BAD_ISA ? "LRFAST_ISA" : "kernels", status);
     step->tiles = count_tiles(step->groups, step->group_count);
     step->variant = options->flags & LRF_STATS ? LRF_TRACED : options->flags & LRF_NORMS ? LRF_WITH_NORMS : LRF_PLAIN;
     slot_size = slot_size_of(options, &step->with_slots);
@@ -108,23 +108,6 @@ static LRF_NOINLINE lrf_status begin(lrf_step_state *step, lrf_report *report)
     return LRF_OK;
 }
 
-/* Field by field: to clear all of it first costs as much as the update of a small tensor. */
-static void open_step(lrf_step_state *step, const lrf_group *groups, size_t group_count)
-{
-    step->groups = groups;
-    step->group_count = group_count;
-    step->kernels = NULL;
-    step->tiles = step->bad_group = step->bad_tensor = 0;
-    step->grad_norm = step->limited_norm = NAN;
-    step->clip_factor = 1;
-    step->lifted_factor = 1 / DBL_MIN;
-    step->largest_used = NAN;
-    step->unit = step->limited_unit = 1;
-    step->nonfinite = step->overflowed = 0;
-    step->progress = CLOSED;
-    step->phase = step->variant = step->with_slots = 0;
-}
-
 lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, const lrf_options *options,
                      lrf_report *report)
 {
@@ -132,7 +115,7 @@ lrf_status lrf_begin(lrf_job *job, const lrf_group *groups, size_t group_count, 
     lrf_status status;
 
     if (job)
-        open_step(lrf_open(job), groups, group_count);
+        lrf_open_step(lrf_open(job), groups, group_count);
     if (!lrf_is_report(report))
         return LRF_BAD_STRUCT;
     if (!job) {

@@ -155,6 +155,9 @@ const char *lrf_status_text(lrf_status status)
     case LRF_BAD_ISA: return "the instruction set asked for is not available here";
     case LRF_UNFINISHED: return "lrf_end was called before lrf_next returned 0";
     case LRF_NOT_FINITE: return "a gradient, or its square, is not finite, and the step was skipped";
+    case LRF_BAD_BUILD:
+        return "this build does not give the promised bits: compile lrfast anew, without -ffast-math, its parts, and "
+               "-ffp-contract=fast";
     }
     return "unknown status";
 }

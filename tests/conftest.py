@@ -12,6 +12,7 @@ import drawn
 
 if os.environ.get("LRFAST_TEST_WITHOUT_EXTENSION"):
     sys.modules["lrfast._engine._core"] = None
+    os.environ.setdefault("LRFAST_ISA", "numpy")  # without a warning
 
 
 @pytest.fixture

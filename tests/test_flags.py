@@ -5,13 +5,17 @@ Which of the two is written down for every set of flags. A run compiles one of t
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import golden
+import selftest
 import toolchain
 from toolchain import CC, FLAGS, PROGRAMS, SOURCES, run, run_program
 
@@ -165,3 +169,118 @@ def test_every_source_begins_and_ends_as_it_has_to():
         assert first, path.name
         assert first[1] in ("compiler.h", "internal.h", "tiles.h"), path.name
         assert text.endswith("\nLRF_END_OF_SOURCE"), path.name
+
+
+# ---- what only the self test finds ------------------------------------------------------------------------------
+
+
+def test_the_core_knows_the_bits_of_the_specification():
+    assert selftest.FILE.read_text(encoding="utf-8") == selftest.text(), "python tests/selftest.py writes them anew"
+
+
+PROGRAM = """
+#include <stdio.h>
+#include <string.h>
+#include "lrfast.h"
+int main(void)
+{
+    float p = 1, g = 1;
+    lrf_tensor tensor = {.param = &p, .grad = &g, .count = 1};
+    lrf_group group;
+    lrf_group_init(&group, sizeof group, LRF_SGD);
+    group.tensors = &tensor;
+    group.count = 1;
+    const lrf_status status = lrf_step(&group, 1, NULL, NULL);
+    printf("%d %s %d %s", status, lrf_isa() ? lrf_isa() : "none", lrf_set_isa(NULL), lrf_status_text(status));
+    for (size_t i = 0; lrf_isa_name(i); i++)
+        printf(" %s", lrf_isa_name(i));
+    return p != (status == LRF_OK ? 1 - 1e-3f : 1);
+}
+"""
+# File of src_c -> what a wrong build might make of it, and flags for it beside those of the header.
+WRONG = {
+    "contraction": ("kernels/kernels.h", "", "", "-ffp-contract=fast -mfma" if IS_X86 else "-ffp-contract=fast"),
+    "no NaN": ("kernels/stages.h", "<= LRF_LARGEST ? 0 : 1", "> LRF_LARGEST ? 1 : 0", ""),
+    "another order of sums": ("kernels/reduce.h", "half > 0; half /= 2", "half > 0; half /= 4", ""),
+    "reciprocals": ("rules/adam.h", "k.lr * m / d", "k.lr * m * (1 / d)", ""),
+    "estimated roots": ("rules/rmsprop.h", "root(", "(real)1.0000001 * root(", ""),
+    "denormals are zero": ("rules/sgd.h", "p[i] = p[i] - u;", "p[i] = flush(p[i] - u);", ""),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory):
+    """The objects of a right build."""
+    return toolchain.build_objects(tmp_path_factory.mktemp("right"))
+
+
+def outcome(directory: Path, objects: list[Path], isa: str | None = None) -> list[str]:
+    (directory / "program.c").write_text(PROGRAM)
+    run(
+        [*CC, *FLAGS, f"-I{SOURCES}", directory / "program.c", *objects, "-pthread", "-lm", "-o", directory / "program"]
+    )
+    return run_program(directory / "program", isa=isa).split()
+
+
+@pytest.mark.matrix(len(WRONG))
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_kernels_are_passed_over(kind, right, tmp_path):
+    """One kernel file is made wrong: its kernels are not there. The best, where another is left."""
+    name, old, new, flags = WRONG[kind]
+    isas = outcome(tmp_path, right)[-3:]
+    wrong = next(isa for isa in ("avx2", "baseline", "neon") if isa in isas)
+    shutil.copytree(SOURCES, tmp_path / "wrong")
+    if old:
+        text = (tmp_path / "wrong" / name).read_text(encoding="utf-8")
+        assert old in text
+        (tmp_path / "wrong" / name).write_text(text.replace(old, new), encoding="utf-8")
+    else:
+        compiler = (tmp_path / "wrong" / "compiler.h").read_text(encoding="utf-8")
+        compiler = re.sub(r"#pragma (GCC optimize|STDC FP|clang fp|float_control).*", "", compiler)
+        compiler = compiler.replace('target("avx2")', 'target("avx2,fma")').replace(',avx2")', ',avx2,fma")')
+        (tmp_path / "wrong" / "compiler.h").write_text(compiler, encoding="utf-8")
+    target = tmp_path / f"kernels_{wrong}.o"
+    source = tmp_path / "wrong" / f"kernels_{wrong}.c"
+    run([*CC, *toolchain.quoted_flags(), *FLAGS, *flags.split(), "-c", source, "-o", target])
+    status, isa, _, *words = outcome(tmp_path, [target if path.name == target.name else path for path in right])
+    assert wrong not in (isa, *words)
+    assert status == ("14" if isa == "none" else "0")
+    assert outcome(tmp_path, [target if path.name == target.name else path for path in right], isa=wrong)[0] == "14"
+
+
+def test_without_right_kernels_there_is_no_step(right, tmp_path):
+    """What is compiled beside the kernels is tried with them."""
+    shutil.copytree(SOURCES, tmp_path / "wrong")
+    text = (tmp_path / "wrong" / "scalars.c").read_text(encoding="utf-8")
+    assert "1 + (double)(t - 1) * group->lr_decay" in text
+    text = text.replace(
+        "1 + (double)(t - 1) * group->lr_decay", "1 + (double)(float)((double)(t - 1) * group->lr_decay)"
+    )
+    (tmp_path / "wrong" / "scalars.c").write_text(text, encoding="utf-8")
+    run([*CC, *toolchain.quoted_flags(), *FLAGS, "-c", tmp_path / "wrong" / "scalars.c", "-o", tmp_path / "scalars.o"])
+    objects = [tmp_path / "scalars.o" if path.name == "scalars.o" else path for path in right]
+    status, isa, back, *text = outcome(tmp_path, objects)
+    assert (status, isa, back) == ("14", "none", "14")
+    assert "-ffast-math," in text
+    assert text[-1] == "-ffp-contract=fast"  # and no name of kernels after it
+
+
+def test_python_says_once_that_numpy_runs_instead():
+    code = """
+import sys, types, warnings
+core = types.ModuleType("lrfast._engine._core")
+core.has_kernels = lambda: False
+sys.modules["lrfast._engine._core"] = core
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import lrfast
+(warning,) = caught
+assert warning.category is RuntimeWarning, warning
+print(warning.message)
+assert lrfast.available_isas() == ("numpy",)
+print(lrfast.show_config("dicts")["why"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "LRFAST_ISA"}
+    warned, why = run([sys.executable, "-c", code], env=environment).splitlines()
+    assert "do not give the promised bits" in warned
+    assert "-ffp-contract=fast" in why

@@ -48,6 +48,11 @@ def isa():
     return None if name == NULL else name.decode()
 
 
+def has_kernels():
+    """Whether any give the promised bits."""
+    return lrf_isa_name(0) != NULL
+
+
 def available_isas():
     """What this machine and build can run, best first."""
     names = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,13 @@ why_no_extension = ""
 try:
     from . import _core
 
-    extension = _core
+    if _core.has_kernels():
+        extension = _core
+    else:
+        why_no_extension = (
+            "its kernels do not give the promised bits, as it was compiled with flags that change arithmetic; build it "
+            "once more without -ffast-math, parts of it and -ffp-contract=fast (in CFLAGS?)"
+        )
 except Exception as error:  # of any kind: built for another NumPy or Python, cut off, ...
     why_no_extension = f"{type(error).__name__}: {error}"
 
@@ -73,6 +80,18 @@ def _follow_environment() -> None:
         set_isa(name)
 
 
+def _tell_what_is_missing() -> None:
+    """Nobody should find out by a stopwatch."""
+    if extension is None and os.environ.get("LRFAST_ISA") != "numpy":
+        warnings.warn(
+            f"lrfast runs on its NumPy reference, with the same bits, about 100 times slower: {why_not_built()} "
+            "(LRFAST_ISA=numpy, if this is what you want)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 _follow_environment()
+_tell_what_is_missing()
 if extension is not None:
     threads.start(extension)
