@@ -225,3 +225,29 @@ def test_without_a_compiler_the_extension_can_be_required(sdist, no_compiler, tm
     assert done.returncode != 0
     assert not (tmp_path / "site" / "lrfast").exists()
     assert "/nonexistent/cc" in done.stdout + done.stderr
+
+
+# ---- with flags that the core refuses ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", ["-ffast-math", "-ffinite-math-only", "-include /nonexistent.h"])
+def test_why_there_is_no_extension_is_told_by_the_build_and_by_the_package(flags, sdist, tmp_path):
+    """In the compiler's words, which pip shows only to those who ask."""
+    environment = {name: value for name, value in COMPLETE.items() if name != "LRFAST_REQUIRE_EXT"}
+    environment["CFLAGS"] = flags
+    sentence = flags.split()[-1]
+    pip = [sys.executable, "-m", "pip", "install", "-v", "--no-deps", "--no-index", "--no-build-isolation"]
+    done = subprocess.run(
+        [*pip, "--target", str(tmp_path / "site"), str(sdist)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = (done.stdout + done.stderr).partition("lrfast: no extension was built: ")[2]
+    assert sentence in built.splitlines()[0]
+    printed = python(STEP_ON_THE_REFERENCE, tmp_path / "site")
+    assert sentence in next(line for line in printed.splitlines() if "why:" in line)
+
+
+def test_flags_that_are_refused_end_a_build_that_requires_the_extension(sdist, tmp_path):
+    done = install(sdist, tmp_path / "site", {**COMPLETE, "CFLAGS": "-ffast-math"})
+    assert done.returncode != 0
+    assert "compile without -ffast-math" in done.stdout + done.stderr
