@@ -71,7 +71,7 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
         optimizer.check({**complete, **settings}, "")
         rule = RULES[optimizer.variant({**complete, **settings})]
         numbers, flags = numbers_of(rule, settings, optimizer.numbers(settings)), flags_of(settings)
-        arguments = {name: specification.argument_of(spec, name) for name in rule.state_names}
+        arguments = {name: specification.argument_of(spec, name) for name in (*rule.state_names, *rule.carried)}
         return _Prepared(rule, settings, flags, numbers, arguments)
 
     @wraps(getattr(reference, name_of_it))
@@ -101,11 +101,15 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
             checks.param("param", param)
             checks.companion("grad", grad, "param", param)
             for name, array in arrays.items():
-                checks.companion(arguments[name], array, "param", param, written=True)
+                if name in rule.carried:
+                    checks.carried(name, array)
+                else:
+                    checks.companion(arguments[name], array, "param", param, written=True)
             buffers = [("param", param, True), ("grad", grad, False)]
             checks.overlap(buffers + [(arguments[name], array, True) for name, array in arrays.items()])
             fit.settings({"grad_scale": grad_scale, **settings}, param.dtype)
-            fit.scalars(spec, rule, settings, param.dtype, step)
+            carried = [arrays[name].item() for name in rule.carried]
+            fit.scalars(spec, rule, settings, param.dtype, step, carried=carried)
 
         core = backend.compiled()
         if core is None:

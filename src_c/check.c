@@ -49,19 +49,20 @@ static const struct {
 static lrf_status check_fit_of_numbers(const lrf_group *group, lrf_report *report)
 {
     const double largest = elements[group->dtype - LRF_FLOAT32].largest;
-    uint64_t checked = UINT64_MAX;
+    lrf_latest latest;
 
 #define LRF_NUMBER(name, RANGE, schedule, setting)                                                                     \
     if (fabs(group->name) > largest)                                                                                   \
         return lrf_refuse(report, #name, LRF_BAD_NUMBER);
 #include "optimizers.def"
 #undef LRF_NUMBER
+    latest.group = NULL;
     for (size_t i = 0; i < group->count; i++) {
         const lrf_tensor *const tensor = &group->tensors[i];
-        if (tensor->grad && tensor->step != checked) {
-            checked = tensor->step;
+        const double *const carried = lrf_carried_at(group, i);
+        if (tensor->grad && !lrf_is_latest(&latest, group, tensor, carried)) {
             report->tensor = i;
-            if (!lrf_scalars_fit(group, checked + 1))
+            if (!lrf_scalars_fit(&latest, group, tensor, carried))
                 return lrf_refuse(report, "lr", LRF_BAD_NUMBER);
         }
     }
@@ -261,6 +262,20 @@ static int is_ema_dtype(uint32_t dtype, uint32_t group_dtype)
     return dtype == group_dtype || dtype == LRF_FLOAT64;
 }
 
+static lrf_status check_carried(const lrf_group *group, size_t index, lrf_report *report)
+{
+    if (!lrf_carries(group->rule) || !group->tensors[index].grad)
+        return LRF_OK;
+    if (!group->storage)
+        return lrf_refuse(report, "storage", LRF_NULL_POINTER);
+#define LRF_CARRIED(RULE, slot, name, RANGE)                                                                           \
+    if (group->rule == LRF_##RULE && !lies_in(RANGE, lrf_carried_at(group, index)[slot]))                              \
+        return lrf_refuse(report, "storage.scalar: " #name, LRF_BAD_NUMBER);
+#include "optimizers.def"
+#undef LRF_CARRIED
+    return LRF_OK;
+}
+
 static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report *report)
 {
     const lrf_tensor *tensor = &group->tensors[index];
@@ -313,6 +328,8 @@ static lrf_status check_tensors(const lrf_group *group, int statistics, lrf_repo
         if (status == LRF_OK && group->storage)
             status = check_storage(lrf_storage_at(group, i), group->storage->struct_size, report);
         if (status == LRF_OK)
+            status = check_carried(group, i, report);
+        if (status == LRF_OK)
             status = check_buffers(group, i, report);
     }
     return status;
@@ -342,7 +359,7 @@ lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_opti
             status = check_fit(options, group->dtype, report);
         if (status == LRF_OK)
             status = check_tensors(group, statistics, report);
-        if (status == LRF_OK && large) {
+        if (status == LRF_OK && (large || lrf_carries(group->rule))) {
             report->tensor = 0;
             status = check_fit_of_numbers(group, report);
         }

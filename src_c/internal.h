@@ -2,6 +2,8 @@
 #ifndef LRF_INTERNAL_H
 #define LRF_INTERNAL_H
 
+#include <string.h>
+
 #include "compiler.h"
 
 #include <math.h>
@@ -81,6 +83,24 @@ static inline const lrf_storage *lrf_storage_at(const lrf_group *group, size_t i
                           : NULL;
 }
 
+enum { LRF_CARRIED_SLOTS = 4 };
+
+/* Whether tensors of a rule carry numbers from step to step. */
+static inline int lrf_carries(LRF_UNUSED uint32_t rule)
+{
+    return 0
+#define LRF_CARRIED(RULE, slot, name, RANGE) || rule == LRF_##RULE
+#include "optimizers.def"
+#undef LRF_CARRIED
+        ;
+}
+
+/* NULL: the rule carries nothing. The group has been checked: one that does has storage. */
+static inline double *lrf_carried_at(const lrf_group *group, size_t i)
+{
+    return lrf_carries(group->rule) ? (double *)lrf_storage_at(group, i)->scalar : NULL;
+}
+
 /* table.c: the caller's options, NULL or of a known size, with every field that this version has. */
 LRF_HIDDEN void lrf_complete_options(lrf_options *completed, const lrf_options *options);
 
@@ -117,8 +137,25 @@ static inline int lrf_keeps_squares(const lrf_group *group)
 
 /* ---- scalars.c, elementary.c: numbers of one update -------------------------------------------------------- */
 
-/* t: number of this update, >= 1. grad_scale: factor of the gradients before their sign. */
-LRF_HIDDEN void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale);
+/* The latest scalars of a thread: tensors of a group share them that are at the same step and carry the same. */
+typedef struct lrf_latest {
+    const lrf_group *group; /* NULL: none yet */
+    uint64_t step;
+    double before[LRF_CARRIED_SLOTS], after[LRF_CARRIED_SLOTS]; /* what the tensor carries */
+    lrf_scalars scalars;
+} lrf_latest;
+
+/* Whether *latest is right for the next update of a tensor. carried: of lrf_carried_at. */
+static inline int lrf_is_latest(const lrf_latest *latest, const lrf_group *group, const lrf_tensor *tensor,
+                                const double *carried)
+{
+    return latest->group == group && latest->step == tensor->step &&
+           (!carried || memcmp(latest->before, carried, sizeof latest->before) == 0);
+}
+
+/* Makes it right. grad_scale: factor of the gradients before their sign. */
+LRF_HIDDEN void lrf_compute_scalars(lrf_latest *latest, const lrf_group *group, const lrf_tensor *tensor,
+                                    const double *carried, double grad_scale);
 
 /* scale * clip_factor in two parts, which multiply gradients one after the other; first is 1 but where the whole would
  * be denormal in the element type, or 0 without being that. */
@@ -130,8 +167,9 @@ typedef struct lrf_factors {
 LRF_HIDDEN LRF_PURE lrf_factors lrf_split_factor(double scale, double clip_factor, double lifted_factor,
                                                  uint32_t dtype);
 
-/* Whether they are finite in the element type, the gradient's factor aside. */
-LRF_HIDDEN int lrf_scalars_fit(const lrf_group *group, uint64_t t);
+/* The same; whether they are finite in the element type, the gradient's factor aside. */
+LRF_HIDDEN int lrf_scalars_fit(lrf_latest *latest, const lrf_group *group, const lrf_tensor *tensor,
+                               const double *carried);
 
 /* 1 - base^exponent for base in [0, 1) and exponent >= 1, correctly rounded in every case tried (tests/). Like the
  * next four without libm, which differs between processors. */
@@ -188,15 +226,9 @@ typedef struct lrf_tile_run {
     const lrf_group *group;
     const lrf_tensor *tensor;
     const lrf_outputs *outputs; /* NULL: none */
+    const double *carried;      /* NULL: none */
     size_t first, end, index;
 } lrf_tile_run;
-
-/* The latest scalars of a thread: tensors of a group at the same step share them. */
-typedef struct lrf_latest {
-    const lrf_group *group;
-    uint64_t step;
-    lrf_scalars scalars;
-} lrf_latest;
 
 /* How it goes on after a phase: the step ends here, the next one comes, or the same once more. */
 enum { LRF_STOP, LRF_GO_ON, LRF_ONCE_MORE };

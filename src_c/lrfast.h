@@ -88,9 +88,10 @@ typedef enum lrf_dtype { LRF_FLOAT32 = 1, LRF_FLOAT64 = 2, LRF_FLOAT16 = 3, LRF_
  *     LRF_MOMENTUM = 2       LRF_RMSPROP_MOMENTUM = 5            LRF_AMSGRAD = 9
  *     LRF_ADAGRAD = 3        LRF_RMSPROP_CENTERED = 6            LRF_RADAM = 10
  *     LRF_ADADELTA = 11      LRF_RMSPROP_CENTERED_MOMENTUM = 7   LRF_ADAMAX = 12
- *     LRF_RPROP = 13         LRF_LION = 14
+ *     LRF_RPROP = 13         LRF_LION = 14                       LRF_NADAM = 15
+ *     LRF_ASGD = 16
  *     lr, weight_decay, decoupled_weight_decay, momentum, dampening, alpha, beta1, beta2, eps, lr_decay; after
- *     `storage`: rho, etaminus, etaplus, step_size_min, step_size_max */
+ *     `storage`: rho, etaminus, etaplus, step_size_min, step_size_max, momentum_decay, lambd, t0 */
 typedef enum lrf_rule {
 #define LRF_RULE(id, NAME, name, family, states, flags, defaults) LRF_##NAME = id,
 #include "optimizers.def"
@@ -158,9 +159,10 @@ typedef struct lrf_storage {
     uint32_t struct_size;                               /* sizeof(lrf_storage), in each element of an array */
     uint8_t param_format, grad_format, state_format[4]; /* LRF_NATIVE */
     uint8_t unused[6];                                  /* 0 */
-    double scalar[4]; /* numbers of this tensor that a rule carries from step to step, advanced by lrf_end like `step`;
-                         no rule has any yet */
-    void *more[4];    /* further buffers of formats; NULL, as no format has any yet */
+    double scalar[4];   /* numbers of this tensor that its rule carries from step to step, as LRF_CARRIED in
+                           optimizers.def names them; advanced by lrf_end like `step`, and before the first update of no
+                           meaning: begin with 0. A rule that carries any needs storage */
+    void *more[4];      /* further buffers of formats; NULL, as no format has any yet */
     uint64_t id, first; /* of the tensor among all, and of its first element in the whole of it: for noise and shards,
                            which no format has yet */
 } lrf_storage;
@@ -310,9 +312,10 @@ lrf_status lrf_set_isa(const char *name);
 typedef struct lrf_rule_info {
     uint32_t id; /* lrf_rule */
     const char *name, *family;
-    const char *state[4]; /* state names by slot, NULL where there is none */
-    const char *defaults; /* the numbers that the rule reads and their defaults, ".lr = 1e-3, .eps = ..." */
-    uint32_t flags;       /* those that it takes */
+    const char *state[4];      /* state names by slot, NULL where there is none */
+    const char *defaults;      /* the numbers that the rule reads and their defaults, ".lr = 1e-3, .eps = ..." */
+    uint32_t flags;            /* those that it takes */
+    const char *const *scalar; /* [4]: names of lrf_storage.scalar, NULL where there is none */
 } lrf_rule_info;
 
 /* Rows of the table: index 0, 1, ... until NULL. */

@@ -21,15 +21,18 @@ static double eps_of(const lrf_group *group)
 #define LRF_TYPED(name) name
 
 /* Opens the function that fills the scalars *k of a family for update t of a group and returns the rate of statistics:
- * the learning rate alone. grad_scale, with which each struct begins, is filled already. */
+ * the learning rate alone. grad_scale, with which each struct begins, is filled already. carried[]: the numbers that a
+ * tensor carries as they were before the update, which leaves there what they are after it; those before update 1 mean
+ * nothing. */
 #define LRF_COMPUTE(family)                                                                                            \
-    static double family##_compute(family##_scalars *k, const lrf_group *group, uint64_t t);                           \
-    static double family##_fill(double values[LRF_MOST_SCALARS], const lrf_group *group, uint64_t t)                   \
+    static double family##_compute(family##_scalars *k, const lrf_group *group, uint64_t t, double *carried);          \
+    static double family##_fill(double values[LRF_MOST_SCALARS], const lrf_group *group, uint64_t t, double *carried)  \
     {                                                                                                                  \
         _Static_assert(sizeof(family##_scalars) <= LRF_MOST_SCALARS * sizeof(double), "LRF_MOST_SCALARS");             \
-        return family##_compute((void *)values, group, t);                                                             \
+        return family##_compute((void *)values, group, t, carried);                                                    \
     }                                                                                                                  \
-    static double family##_compute(family##_scalars *k, const lrf_group *group, LRF_UNUSED uint64_t t)
+    static double family##_compute(family##_scalars *k, const lrf_group *group, LRF_UNUSED uint64_t t,                 \
+                                   LRF_UNUSED double *carried)
 
 #define LRF_RULE_FILES
 #include "optimizers.def"
@@ -54,9 +57,9 @@ lrf_factors lrf_split_factor(double scale, double clip_factor, double lifted_fac
     return (lrf_factors){lifted * (DBL_MIN / smallest), smallest};
 }
 
-void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale)
+static void compute(lrf_scalars *scalars, const lrf_group *group, uint64_t t, double grad_scale, double *carried)
 {
-    typedef double fill(double values[LRF_MOST_SCALARS], const lrf_group *, uint64_t);
+    typedef double fill(double values[LRF_MOST_SCALARS], const lrf_group *, uint64_t, double *);
     static fill *const fills[] = {
 #define LRF_RULE(id, NAME, name, family, states, flags, defaults) [LRF_##NAME] = family##_fill,
 #include "optimizers.def"
@@ -67,22 +70,34 @@ void lrf_compute_scalars(lrf_scalars *scalars, const lrf_group *group, uint64_t 
 
     group = lrf_complete(group, &completed);
     values[0] = group->flags & LRF_MAXIMIZE ? -grad_scale : grad_scale;
-    scalars->rate = fills[group->rule](values, group, t);
+    scalars->rate = fills[group->rule](values, group, t, carried);
     if (group->dtype == LRF_FLOAT32)
         /* One by one: a vector of them would wait for the stores that have just made its parts (10 ns). */
         for (size_t i = 0; i < scalar_counts[group->rule]; i++)
             scalars->values.singles[i] = (float)*(volatile double *)&values[i];
 }
 
-int lrf_scalars_fit(const lrf_group *group, uint64_t t)
+void lrf_compute_scalars(lrf_latest *latest, const lrf_group *group, const lrf_tensor *tensor, const double *carried,
+                         double grad_scale)
 {
-    lrf_scalars scalars;
+    latest->group = group;
+    latest->step = tensor->step;
+    if (carried) {
+        memcpy(latest->before, carried, sizeof latest->before);
+        memcpy(latest->after, carried, sizeof latest->after);
+    }
+    compute(&latest->scalars, group, tensor->step + 1, grad_scale, latest->after);
+}
+
+int lrf_scalars_fit(lrf_latest *latest, const lrf_group *group, const lrf_tensor *tensor, const double *carried)
+{
+    const lrf_scalars *const scalars = &latest->scalars;
     int fit = 1;
 
-    lrf_compute_scalars(&scalars, group, t, 1);
+    lrf_compute_scalars(latest, group, tensor, carried, 1);
     for (size_t i = 1; i < scalar_counts[group->rule]; i++)
-        fit &= group->dtype == LRF_FLOAT32 ? fabsf(scalars.values.singles[i]) <= FLT_MAX
-                                           : fabs(scalars.values.doubles[i]) <= DBL_MAX;
+        fit &= group->dtype == LRF_FLOAT32 ? fabsf(scalars->values.singles[i]) <= FLT_MAX
+                                           : fabs(scalars->values.doubles[i]) <= DBL_MAX;
     return fit;
 }
 

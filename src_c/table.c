@@ -23,8 +23,17 @@ static const lrf_group defaults_of_rule[] = {
 #undef DEFAULTS
 #define DEFAULTS(...) #__VA_ARGS__
 
+/* By id. */
+static const char *const carried_names[][LRF_CARRIED_SLOTS] = {
+#define LRF_CARRIED(RULE, slot, name, RANGE) [LRF_##RULE][slot] = #name,
+#include "optimizers.def"
+#undef LRF_CARRIED
+    [256] = {NULL},
+};
+
 static const lrf_rule_info rows[] = {
-#define LRF_RULE(id, NAME, name, family, states, flags, defaults) {id, #name, #family, states, defaults, flags},
+#define LRF_RULE(id, NAME, name, family, states, flags, defaults)                                                      \
+    {id, #name, #family, states, defaults, flags, carried_names[id]},
 #include "optimizers.def"
 #undef LRF_RULE
 };

@@ -72,11 +72,8 @@ static size_t elements_to_cache_line(const lrf_tensor *tensor, size_t begin, siz
 
 static const lrf_scalars *scalars_of(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)
 {
-    if (latest->group != run->group || latest->step != run->tensor->step) {
-        latest->group = run->group;
-        latest->step = run->tensor->step;
-        lrf_compute_scalars(&latest->scalars, run->group, run->tensor->step + 1, rule_factors(step, run->group).last);
-    }
+    if (!lrf_is_latest(latest, run->group, run->tensor, run->carried))
+        lrf_compute_scalars(latest, run->group, run->tensor, run->carried, rule_factors(step, run->group).last);
     return &latest->scalars;
 }
 

@@ -279,6 +279,7 @@ cdef class Plan:
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
     cdef lrf_outputs *outputs     # one per tensor
+    cdef lrf_storage *storage     # one per tensor, for groups whose rules carry numbers; NULL where none does
     cdef lrf_stats *stats         # one per tensor
     cdef lrf_options options
     cdef lrf_report last_report
@@ -312,6 +313,12 @@ cdef class Plan:
         self.tensors = <lrf_tensor *>calloc(max(1, self.tensor_count), sizeof(lrf_tensor))
         if self.groups == NULL or self.tensors == NULL or self.outputs == NULL or self.stats == NULL:
             raise MemoryError()
+        if any(group.rule.carried for group in buffers.groups):
+            self.storage = <lrf_storage *>calloc(max(1, self.tensor_count), sizeof(lrf_storage))
+            if self.storage == NULL:
+                raise MemoryError()
+            for i in range(self.tensor_count):
+                self.storage[i].struct_size = sizeof(lrf_storage)
         self.last_report.struct_size = sizeof(lrf_report)
         for i in range(self.tensor_count):
             self.outputs[i].struct_size = sizeof(lrf_outputs)
@@ -321,6 +328,8 @@ cdef class Plan:
             self.runs_of_group[group].append(i)
             rule = buffers.groups[group].rule
             init_group(&self.groups[i], rule, self.params[first], &self.tensors[<size_t>first], stop - first)
+            if rule.carried:
+                self.groups[i].storage = &self.storage[<size_t>first]
             for k in range(first, stop):
                 bind_tensor(&self.tensors[k], self.params[k], buffers.states[k], rule)
                 self.tensors[k].step = steps[k]
@@ -337,6 +346,7 @@ cdef class Plan:
         free(self.groups)
         free(self.tensors)
         free(self.outputs)
+        free(self.storage)
         free(self.stats)
         free(self.options.work)
         free(self.scratch)
@@ -552,6 +562,8 @@ cdef class Plan:
         self.bind_grads(grads)
         if self.has_work:
             self.prepare_work()
+        if self.storage != NULL:
+            self.copy_carried(self.buffers.carried, True)
         return grads
 
     cdef int finish(self, lrf_status status, list grads) except -1:
@@ -562,6 +574,8 @@ cdef class Plan:
         if status == LRF_NOT_FINITE or self.last_report.overflowed > 0:
             i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
         if status == LRF_OK:
+            if self.storage != NULL:
+                self.copy_carried(self.buffers.carried, False)
             self.updates += 1
             if self.has_work and self.recorded:
                 self.copy_stats()
@@ -583,6 +597,17 @@ cdef class Plan:
                 for i in range(self.tensor_count):
                     if grads[i] is not None:
                         memset(cnp.PyArray_DATA(<cnp.ndarray>grads[i]), 0, cnp.PyArray_NBYTES(<cnp.ndarray>grads[i]))
+        return 0
+
+    cdef int copy_carried(self, cnp.ndarray rows, bint into_c) except -1:
+        """What tensors carry, from the rows of the buffers for a step, or back after it."""
+        cdef Py_ssize_t i
+        cdef size_t size = sizeof(self.storage[0].scalar)
+        cdef char *row
+        for i in range(self.tensor_count):
+            row = <char *>cnp.PyArray_DATA(rows) + i * size
+            memcpy(<char *>self.storage[i].scalar if into_c else row, row if into_c else <char *>self.storage[i].scalar,
+                   size)
         return 0
 
     cdef object bound(self):
@@ -708,6 +733,7 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     """Update number `step` of one tensor. Numbers are checked; check() raises for arrays that are refused here."""
     cdef lrf_group group
     cdef lrf_tensor tensor
+    cdef lrf_storage storage
     cdef lrf_options options
     cdef lrf_report report
     cdef lrf_status status
@@ -715,8 +741,8 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     if not (cnp.PyArray_Check(param) and fits(param, param) and cnp.PyArray_ISCARRAY(<cnp.ndarray>param)
             and cnp.PyArray_TYPE(<cnp.ndarray>param) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and fits(grad, param)):
         check()
-    for state in states.values():
-        if not fits(state, param) or not cnp.PyArray_ISCARRAY(<cnp.ndarray>state):
+    for name, state in states.items():
+        if name in rule.carried or not fits(state, param) or not cnp.PyArray_ISCARRAY(<cnp.ndarray>state):
             check()
     init_group(&group, rule, param, &tensor, 1)
     group.flags = flags
@@ -724,6 +750,12 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     bind_tensor(&tensor, param, states, rule)
     tensor.grad = cnp.PyArray_DATA(<cnp.ndarray>grad)
     tensor.step = step - 1
+    if rule.carried:
+        memset(&storage, 0, sizeof(storage))
+        storage.struct_size = sizeof(storage)
+        for slot, name in enumerate(rule.carried):
+            storage.scalar[<size_t>slot] = states[name].item()
+        group.storage = &storage
     lrf_options_init(&options, sizeof(options))
     options.grad_scale = grad_scale
     with nogil:
@@ -731,3 +763,5 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     if status != LRF_OK:
         check()
         raise refused(status, &report)
+    for slot, name in enumerate(rule.carried):
+        states[name].fill(storage.scalar[<size_t>slot])

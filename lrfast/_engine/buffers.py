@@ -44,6 +44,7 @@ class Snapshot:
     ema: list[Array] = field(default_factory=list)
     states: list[dict[str, Array]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)  # completed updates of each tensor
+    carried: list[list[float]] = field(default_factory=list)  # what each tensor carries from step to step
     updates: int = 0  # completed steps of the optimizer
     skipped: int = 0
 
@@ -97,6 +98,13 @@ class Buffers:
                 {name: state_array(param, initial(index, name), k) for k, name in enumerate(group.rule.states) if name}
                 for param in self.params[max(group.first, len(self.states)) : group.stop]
             ]
+        self.carried = np.zeros((len(self.params), 4))
+        """What each tensor carries from step to step, in the order of ``Rule.carried``; advanced by the plans."""
+        for index, group in enumerate(groups):
+            for k, name in enumerate(group.rule.carried):
+                self.carried[group.first : group.stop, k] = initial(index, name)
+        if bound.carried:
+            self.carried[: len(bound.carried)] = bound.carried
         self.copies: list[Array] | None = None
         self.copy_dtypes: list[str] = []
         if bound.copies is not None:
@@ -118,6 +126,12 @@ class Buffers:
         if wanted and self.last is None:
             return [state_array(param, 0.0, _OUTPUT_SLOT) for param in self.params]
         return self.last if wanted else None
+
+    def carried_of(self, i: int, carried: Array | None = None) -> dict[str, Array]:
+        """Views of one element by name of what tensor i carries, or of an array like that."""
+        rule = next(group.rule for group in self.groups if group.first <= i < group.stop)
+        carried = self.carried if carried is None else carried
+        return {name: carried[i, k : k + 1] for k, name in enumerate(rule.carried)}
 
     def runs(self) -> list[tuple[int, int, int]]:
         """(group, first, stop) of consecutive tensors of one group and one dtype."""
@@ -235,27 +249,32 @@ class Buffers:
 
 
 class State(Mapping[str, Any]):
-    """State of one tensor: live arrays under PyTorch's names, and "step", its completed updates.
+    """State of one tensor: live arrays under PyTorch's names, and "step", its completed updates; floats that it carries
+    from step to step.
 
     Arrays can be written into, not replaced.
     """
 
     def __init__(self, buffers: Buffers, plan: Any, index: int) -> None:
         self._arrays = buffers.states[index]
+        self._carried = buffers.carried_of(index)
         self._plan = plan
         self._index = index
 
     def __getitem__(self, name: str) -> Any:
         if name == "step":
             return int(self._plan.progress[self._index])
+        if name in self._carried:
+            return float(self._carried[name][0])
         return self._arrays[name].view()  # whose shape and flags are the user's business
 
     def __iter__(self) -> Iterator[str]:
         yield "step"
         yield from self._arrays
+        yield from self._carried
 
     def __len__(self) -> int:
-        return 1 + len(self._arrays)
+        return 1 + len(self._arrays) + len(self._carried)
 
     def __repr__(self) -> str:
         return repr(dict(self))

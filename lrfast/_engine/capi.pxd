@@ -20,11 +20,15 @@ cdef extern from "lrfast.h" nogil:
         void *last
         lrf_stats *stats
         uint32_t copy_dtype, ema_dtype
+    ctypedef struct lrf_storage:
+        uint32_t struct_size
+        double scalar[4]
     ctypedef struct lrf_group:
         uint32_t struct_size, rule, dtype, flags
         lrf_tensor *tensors
         size_t count
         const lrf_outputs *outputs
+        lrf_storage *storage
     ctypedef struct lrf_options:
         uint32_t flags
         double grad_scale, clip_value, clip_norm, ema_decay

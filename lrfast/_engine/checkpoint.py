@@ -36,6 +36,7 @@ class Saved(NamedTuple):
     settings: list[dict[str, Any]]
     steps: list[int]
     arrays: list[dict[str, Array]]
+    carried: list[dict[str, float]]
     averages: Sequence[Array] | None
     updates: int
 
@@ -55,7 +56,11 @@ def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
     """
     buffers = shape.buffers
     state = {
-        i: {"step": step, **{name: array.copy() for name, array in arrays.items()}}
+        i: {
+            "step": step,
+            **{name: array.copy() for name, array in arrays.items()},
+            **{name: float(value[0]) for name, value in buffers.carried_of(i).items()},
+        }
         for i, (step, arrays) in enumerate(zip(steps, buffers.states, strict=True))
     }
     groups = []
@@ -79,7 +84,7 @@ def read(saved: Mapping[str, Any], shape: Shape, updates: Any = None, dtype: str
     settings = [_read_group(i, group, shape, source) for i, group in enumerate(match.groups)]
     entries = _by_parameter(saved["state"], match.keys)
     states = [_read_state(i, entries.get(key), shape, source) for i, key in enumerate(match.keys)]
-    steps = [step for step, _ in states]
+    steps = [step for step, _, _ in states]
     if count is None:
         if shape.scheduled and not any("step" in entry for entry in entries.values()):
             raise ValueError(
@@ -90,7 +95,8 @@ def read(saved: Mapping[str, Any], shape: Shape, updates: Any = None, dtype: str
     elif count < max(steps, default=0):
         raise ValueError(f"state_dict: expected updates >= {max(steps)}, the largest step, got {count}")
     averages = _read_averages(saved.get("ema"), match.places, shape, source)
-    return Saved(settings, steps, [arrays for _, arrays in states], averages, count)
+    arrays, carried = [arrays for _, arrays, _ in states], [carried for _, _, carried in states]
+    return Saved(settings, steps, arrays, carried, averages, count)
 
 
 def _check_layout(saved: Any) -> None:
@@ -159,9 +165,11 @@ def _by_parameter(states: Mapping[Any, Mapping[str, Any]], keys: Sequence[Any]) 
     return found
 
 
-def _read_state(i: int, saved: Mapping[str, Any] | None, shape: Shape, source: Source) -> tuple[int, dict[str, Array]]:
-    """(step, arrays) of one tensor. PyTorch has no step for SGD, a float step elsewhere, and no state at all for a
-    parameter that never had a gradient."""
+def _read_state(
+    i: int, saved: Mapping[str, Any] | None, shape: Shape, source: Source
+) -> tuple[int, dict[str, Array], dict[str, float]]:
+    """(step, arrays, what it carries) of one tensor. PyTorch has no step for SGD, a float step elsewhere, and no state at
+    all for a parameter that never had a gradient."""
     own, label = shape.buffers.states[i], f"state_dict: state[{i}]"
     if saved is None and source.ours:
         raise ValueError(
@@ -169,9 +177,14 @@ def _read_state(i: int, saved: Mapping[str, Any] | None, shape: Shape, source: S
             "for one of PyTorch's, leave 'updates' out and give load_state_dict(state_dict, updates=...)"
         )
     saved = saved or {}
-    arrays = {}
+    known = shape.buffers.carried_of(i)
+    arrays: dict[str, Array] = {}
+    carried: dict[str, float] = {}
     for name, value in saved.items():
         if name == "step" or value is None:
+            continue
+        if name in known:
+            carried[name] = checks.carried_value(name, f"{label}[{name!r}]", value)
             continue
         if name not in own:
             raise ValueError(f"{label}[{name!r}]: {shape.name} has no such state: another optimizer")
@@ -180,11 +193,12 @@ def _read_state(i: int, saved: Mapping[str, Any] | None, shape: Shape, source: S
             raise ValueError(f"{label}[{name!r}]: expected numbers >= 0, got {array[array < 0][0]}")
     if arrays and "step" not in saved and shape.twin.counts_steps:
         raise ValueError(f"{label}: expected 'step', which is missing")
-    if (arrays or saved.get("step") or source.ours) and len(arrays) != len(own):
-        missing = next(name for name in own if name not in arrays)
+    found = arrays | carried
+    if (found or saved.get("step") or source.ours) and len(found) != len(own) + len(known):
+        missing = next(name for name in own | known if name not in found)
         raise ValueError(f"{label}: expected the state {missing!r}, which is missing")
     uncounted = 0 if not arrays else source.updates or 1
-    return checks.count(f"{label}['step']", saved.get("step", uncounted)), arrays
+    return checks.count(f"{label}['step']", saved.get("step", uncounted)), arrays, carried
 
 
 def _read_averages(saved: Any, places: Sequence[int], shape: Shape, source: Source) -> Sequence[Array] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .table import CONSTANTS, FLAGS, NUMBERS, RANGES
+from .table import CARRIED, CONSTANTS, FLAGS, NUMBERS, RANGES
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 LAST_UPDATE = 2**63 - 1
@@ -131,6 +131,31 @@ def companion(label: str, x: Any, param_label: str, param: np.ndarray, *, writte
         raise ValueError(f"{label}: expected shape {param.shape} like {param_label}, got {x.shape}")
     if written and not x.flags.writeable:
         raise ValueError(f"{label}: expected a writable array, got a read-only one")
+
+
+def carried(label: str, x: Any) -> None:
+    """A number that a tensor carries from step to step: one float64 in a writable array of its own."""
+    if type(x) is not np.ndarray or x.dtype != np.float64 or not x.dtype.isnative:
+        raise TypeError(f"{label}: expected an array of one float64, got {_kind_of(x)}")
+    if x.size != 1 or not (x.flags.writeable and x.flags.aligned):
+        raise ValueError(f"{label}: expected a writable array of one float64, got shape {x.shape}")
+    carried_value(label, label, x)
+
+
+def carried_value(name: str, label: str, value: Any) -> float:
+    """A number that a tensor carries, as checkpoints hold it: float or 0-d array."""
+    allowed = CARRIED[name]
+    try:
+        x = float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError):
+        x = math.nan
+    if isinstance(value, (bool, str, bytes)) or not allowed.least <= x <= allowed.largest:
+        raise ValueError(f"{label}: expected {allowed.words}, got {value!r}")
+    return x
+
+
+def _kind_of(x: Any) -> str:
+    return f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
 
 
 def _buffer(label: str, x: Any, cure: str) -> None:

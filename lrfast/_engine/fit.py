@@ -53,15 +53,26 @@ def settings(given: Mapping[str, Any], dtype: Type, where: str = "") -> None:
 
 
 def scalars(
-    spec: Callable[..., Moved], rule: Rule, given: Mapping[str, Any], dtype: Type, step: int, where: str = ""
+    spec: Callable[..., Moved],
+    rule: Rule,
+    given: Mapping[str, Any],
+    dtype: Type,
+    step: int,
+    where: str = "",
+    carried: Sequence[float] = (),
 ) -> None:
-    """Refuses settings of which update ``step`` would compute with an infinite number: it is made, of no elements."""
-    if not any(abs(value) >= HARMLESS for _, value in _numbers(given)):
+    """Refuses settings of which update ``step`` would compute with an infinite number: it is made, of no elements.
+
+    ``carried``: what the tensor carries; 0 where that is not known yet.
+    """
+    if not any(abs(value) >= HARMLESS for value in [*carried, *(value for _, value in _numbers(given))]):
         return
     nothing = np.empty(0, dtype)
+    states = dict.fromkeys(rule.state_names, nothing)
+    states |= {name: np.array([*carried[i : i + 1], 0.0][:1]) for i, name in enumerate(rule.carried)}
     with np.errstate(all="ignore"):
         try:
-            specification.update(spec, nothing, nothing, dict.fromkeys(rule.state_names, nothing), step, 1.0, given)
+            specification.update(spec, nothing, nothing, states, step, 1.0, given)
         except ValueError as error:
             raise ValueError(f"{where}update {step}: {error}") from None
 
@@ -76,9 +87,14 @@ def step(
     """Refuses the next update of all tensors with a gradient, after so many ``steps`` of each; given: per group."""
     number("grad_scale", grad_scale, narrowest(buffers.params))
     for index, group in enumerate(buffers.groups):
-        todo = {(buffers.params[i].dtype, steps[i] + 1) for i in range(group.first, group.stop) if grads[i] is not None}
-        for dtype, number_of_it in sorted(todo, key=str):
-            scalars(group.spec, group.rule, given[index], dtype, number_of_it, f"group {index}: ")
+        count = len(group.rule.carried)
+        todo = {
+            (buffers.params[i].dtype, steps[i] + 1, tuple(buffers.carried[i, :count].tolist()))
+            for i in range(group.first, group.stop)
+            if grads[i] is not None
+        }
+        for dtype, number_of_it, carried in sorted(todo, key=str):
+            scalars(group.spec, group.rule, given[index], dtype, number_of_it, f"group {index}: ", carried)
 
 
 def _numbers(given: Mapping[str, Any]) -> Iterable[tuple[str, float]]:

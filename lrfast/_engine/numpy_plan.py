@@ -60,6 +60,7 @@ class Job:
         self.buffers, self.settings, self.options = buffers, list(settings), options
         self.steps = self.progress.tolist()
         fit.step(buffers, self.settings, self.grads, self.steps, self.grad_scale)
+        self.carried = buffers.carried.copy()
         self.updates = updates
         self.report = Report()
         self.failure: FloatingPointError | None = None
@@ -151,7 +152,8 @@ class Job:
         used, scale = self._norm.used(grad)
         new, states = param.copy(), {name: state.copy() for name, state in buffers.states[i].items()}
         step = self.steps[i] + 1
-        moved = specification.update(group.spec, new, used, states, step, scale, settings)
+        carried = buffers.carried_of(i, self.carried)
+        moved = specification.update(group.spec, new, used, states | carried, step, scale, settings)
         squares = group.rule.squares
         if options.nonfinite != "propagate" and squares is not None:
             self._overflowed[i] = stages.count_overflowed(buffers.states[i][squares], states[squares])
@@ -194,7 +196,8 @@ class Job:
             first = next(i for i, count in enumerate(self._overflowed) if count)
             self.failure = self.buffers.overflowed(first, overflowed)
         self.calls = [call for calls in self._results for call in calls]
-        self.calls += [copying(self.progress, steps), *setting(self._recorder, self._recorded)]
+        self.calls += [copying(self.buffers.carried, self.carried), copying(self.progress, steps)]
+        self.calls += [*setting(self._recorder, self._recorded)]
 
 
 def run_step(bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> Job:

@@ -311,6 +311,8 @@ class Optimizer(Family):
                 for name, own in buffers.states[i].items():
                     content = saved.arrays[i].get(name, self.initial(name, saved.settings[index]))
                     calls.append(copying(own, content))
+                for name, number in buffers.carried_of(i).items():
+                    calls.append(copying(number, saved.carried[i].get(name, self.initial(name, saved.settings[index]))))
         for own, average in zip(buffers.ema or [], saved.averages or [], strict=True):
             calls.append(copying(own, average))
         calls.append(copying(plan.progress, np.array(saved.steps, np.uint64)))
@@ -402,6 +404,7 @@ class Optimizer(Family):
             ema=x.ema or [],
             states=x.states,
             steps=self._plan.progress.tolist(),
+            carried=x.carried.tolist(),
             updates=self.updates,
             skipped=self.skipped,
         )

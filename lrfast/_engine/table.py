@@ -21,6 +21,7 @@ _NUMBER = re.compile(
 _ELEMENT = re.compile(
     r"^LRF_ELEMENT\(\w+, (?P<name>\w+), (?P<largest>[^,]+), (?P<smallest>[^,]+), (?P<least_eps>[^)]+)\)", re.MULTILINE
 )
+_CARRIED = re.compile(r"^LRF_CARRIED\((?P<rule>\w+), (?P<slot>\d), (?P<name>\w+), (?P<range>\w+)\)", re.MULTILINE)
 _CONSTANT = re.compile(r"^LRF_CONSTANT\((?P<name>\w+), (?P<range>\w+)\)", re.MULTILINE)
 _FLAG = re.compile(r"^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+), (?P<value>[^)]+)\)", re.MULTILINE)
 
@@ -28,7 +29,8 @@ _FLAG = re.compile(r"^LRF_FLAG\((?P<bit>\d+), (?P<constant>\w+), (?P<setting>\w+
 class Rule(NamedTuple):
     """A row of the table.
 
-    ``states`` holds a name or None by slot, ``defaults`` the numbers that the rule reads.
+    ``states`` holds a name or None by slot, ``defaults`` the numbers that the rule reads, ``carried`` names of the
+    numbers that each tensor carries from step to step.
     """
 
     id: int
@@ -36,6 +38,7 @@ class Rule(NamedTuple):
     family: str
     states: tuple[str | None, ...]
     defaults: dict[str, float]
+    carried: tuple[str, ...]
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -95,7 +98,8 @@ def _rules(text: str) -> dict[str, Rule]:
     for row in _RULE.finditer(text):
         states = tuple(None if s.strip() == "NULL" else s.strip().strip('"') for s in row["states"].split(","))
         defaults = {name: float(value) for name, value in re.findall(r"\.(\w+) = ([^,\s]+)", row["defaults"])}
-        rules[row["name"]] = Rule(int(row["id"]), row["name"], row["family"], states, defaults)
+        carried = tuple(c["name"] for c in _CARRIED.finditer(text) if c["rule"] == row["constant"])
+        rules[row["name"]] = Rule(int(row["id"]), row["name"], row["family"], states, defaults, carried)
     return rules
 
 
@@ -118,6 +122,9 @@ FLAGS: dict[str, Flag] = {
     for row in _FLAG.finditer(_TEXT)
 }
 """By the setting that sets them."""
+
+CARRIED: dict[str, Range] = {row["name"]: RANGES[row["range"]] for row in _CARRIED.finditer(_TEXT)}
+"""Ranges of numbers that tensors carry from step to step."""
 
 CONSTANTS: dict[str, Range] = {row["name"]: RANGES[row["range"]] for row in _CONSTANT.finditer(_TEXT)}
 """Ranges of numbers that only a constructor takes."""

@@ -26,7 +26,7 @@ LRF_COMPUTE(radam)
     const double rho_inf = 2 / (1 - group->beta2) - 1;
     const double rho = radam_length(group->beta2, c2, (double)t);
 
-    adam_compute(k, group, t);
+    adam_compute(k, group, t, carried);
     if (rho > 5) {
         const double r = sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho));
         k->lr *= r * sqrt(c2);
