@@ -164,6 +164,30 @@ def lion(h: Any, t: int, p: Term, g: Term, exp_avg: Term) -> Updated:
     return {"param": p - h.lr * h.weight_decay * p - h.lr * u, "exp_avg": beta2 * exp_avg + (1 - beta2) * g}
 
 
+def nadam(h: Any, t: int, p: Term, g: Term, exp_avg: Term, exp_avg_sq: Term, mu_product: Term) -> Updated:
+    x = g if h.decoupled_weight_decay else g + h.weight_decay * p
+    beta1, beta2 = h.betas
+    now, ahead = (beta1 * (1 - mpf(0.96) ** (s * h.momentum_decay) / 2) for s in (t, t + 1))
+    product = (1 if t == 1 else mu_product.value) * now
+    m = exp_avg + (1 - beta1) * (x - exp_avg)
+    v = beta2 * exp_avg_sq + (1 - beta2) * x * x
+    direction = (1 - now) / (1 - product) * x + ahead / (1 - product * ahead) * m
+    u = direction / (sqrt(v / (1 - beta2**t)) + h.eps)
+    decay = h.lr * h.weight_decay * p if h.decoupled_weight_decay else term(0)
+    return {"param": p - decay - h.lr * u, "exp_avg": m, "exp_avg_sq": v, "mu_product": term(product)}
+
+
+def asgd(h: Any, t: int, p: Term, g: Term, ax: Term, eta: Term, mu: Term) -> Updated:
+    eta, mu = (term(h.lr), term(1)) if t == 1 else (eta, mu)
+    p = p - h.lambd * eta.value * p - eta.value * (g + h.weight_decay * p)
+    return {
+        "param": p,
+        "ax": ax + mu.value * (p - ax),
+        "eta": term(h.lr / (1 + h.lambd * h.lr * t) ** h.alpha),
+        "mu": term(1 / max(mpf(1), t - h.t0)),
+    }
+
+
 def moments(
     h: Any, t: int, x: Term, exp_avg: Term, exp_avg_sq: Term, max_exp_avg_sq: Term | None = None
 ) -> tuple[Term, Term, Updated]:

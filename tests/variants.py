@@ -87,6 +87,18 @@ _LISTED = [
     ),
     Variant("lion", lrfast.Lion, dict(weight_decay=0.1), with_options=True),
     Variant("lion-low-maximize", lrfast.Lion, dict(lr=1e-2, betas=(0.3, 0.6), maximize=True)),
+    Variant("nadam", lrfast.NAdam, dict(weight_decay=0.1), with_options=True),
+    Variant(
+        "nadam-low-decoupled",
+        lrfast.NAdam,
+        dict(betas=(0.3, 0.6), weight_decay=0.1, momentum_decay=0.3, decoupled_weight_decay=True, maximize=True),
+    ),
+    Variant("asgd", lrfast.ASGD, dict(), with_options=dict(t0=5.0, lambd=0.1)),
+    Variant(
+        "asgd-early-maximize",
+        lrfast.ASGD,
+        dict(lr=0.1, lambd=0.1, alpha=0.3, t0=2.0, weight_decay=0.01, maximize=True),
+    ),
 ]
 
 UNLISTED = [cls for cls in lrfast.optim.all_optimizers() if cls not in {variant.cls for variant in _LISTED}]
@@ -101,6 +113,9 @@ _EXTREMES: list[Settings] = [
     *[{"betas": x} for x in [(0.0, 0.0), (0.5, 0.5), (0.3, 0.99999), (0.99, 0.0), (1 - 2**-53, 1 - 2**-53)]],
     *[{"rho": x} for x in (0.0, 0.3, 1 - 2**-20)],
     *[{"etas": x} for x in [(5e-324, 1 + 2**-52), (0.9, 1e30)]],
+    *[{"momentum_decay": x} for x in (0.0, 1e30)],
+    *[{"lambd": x} for x in (0.0, 10.0)],
+    *[{"t0": x} for x in (0.0, 1.0, 1e30)],
     *[{"step_sizes": x} for x in [(0.0, 0.0), (0.0, 1e30), (1.0, 1.0)]],
 ]
 

@@ -48,6 +48,7 @@ static void run(const variant *chosen, uint32_t dtype)
     const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
     double work[4 * (COUNT / 1024 + 1)];
     lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
+    lrf_storage storage;
     lrf_group group = chosen->group;
     lrf_options options;
     uint64_t hash = 0xcbf29ce484222325u;
@@ -56,6 +57,7 @@ static void run(const variant *chosen, uint32_t dtype)
     group.dtype = dtype;
     group.tensors = &tensor;
     group.count = 1;
+    give_storage(&group, &storage);
     lrf_options_init(&options, sizeof options);
     options.grad_scale = chosen->grad_scale;
     options.clip_norm = chosen->clip_norm;
@@ -99,6 +101,7 @@ static void run_with_options(const variant *chosen, uint32_t dtype, uint32_t cop
                                  .copy = copy,
                                  .last = last,
                                  .stats = &stats};
+    lrf_storage storage;
     lrf_group group = chosen->group;
     lrf_options options;
     uint64_t hash = 0xcbf29ce484222325u;
@@ -107,6 +110,7 @@ static void run_with_options(const variant *chosen, uint32_t dtype, uint32_t cop
     group.dtype = dtype;
     group.tensors = &tensor;
     group.count = 1;
+    give_storage(&group, &storage);
     group.outputs = &outputs;
     lrf_options_init(&options, sizeof options);
     options.flags = LRF_STATS | LRF_ZERO_GRADS | LRF_REQUIRE_FINITE;

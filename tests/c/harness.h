@@ -118,6 +118,14 @@ static UNUSED lrf_stats *take_stats(arena *memory)
     return stats;
 }
 
+/* Gives a group storage for what its tensors carry, if its rule carries anything: [count], all of it 1/2. */
+static UNUSED void give_storage(lrf_group *group, lrf_storage *storage)
+{
+    for (size_t i = 0; i < group->count; i++)
+        storage[i] = (lrf_storage){.struct_size = sizeof storage[i], .scalar = {0.5, 0.5, 0.5, 0.5}};
+    group->storage = storage;
+}
+
 /* A tensor whose buffers come from the arena, filled with numbers; states are not negative. */
 static UNUSED lrf_tensor make_tensor(arena *memory, const lrf_rule_info *rule, uint32_t dtype, size_t count,
                                      uint64_t stream)

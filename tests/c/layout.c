@@ -138,6 +138,7 @@ static void structs(void)
     FIELD(lrf_rule_info, state)
     FIELD(lrf_rule_info, defaults)
     FIELD(lrf_rule_info, flags)
+    FIELD(lrf_rule_info, scalar)
 }
 
 int main(void)

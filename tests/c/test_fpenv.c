@@ -90,6 +90,7 @@ static void train(uint32_t rule, uint32_t dtype, environment e, int check)
     group.dtype = dtype;
     group.tensors = &tensor;
     group.count = 1;
+    give_storage(&group, take(&memory, sizeof(lrf_storage)));
     group.weight_decay = 0.01;
     outputs = (lrf_outputs){.struct_size = sizeof outputs,
                             .ema = take(&memory, COUNT * element_size(dtype)),

@@ -55,6 +55,7 @@ static void step(const lrf_rule_info *rule, uint32_t dtype, size_t n, int at_end
 {
     const size_t size = n * element_size(dtype), tiles = (n + 1023) / 1024;
     lrf_tensor tensor = {.count = n};
+    lrf_storage storage;
     lrf_group group;
     lrf_options options;
     void *start[BUFFERS];
@@ -69,6 +70,7 @@ static void step(const lrf_rule_info *rule, uint32_t dtype, size_t n, int at_end
     group.dtype = dtype;
     group.tensors = &tensor;
     group.count = 1;
+    give_storage(&group, &storage);
     lrf_options_init(&options, sizeof options);
     options.clip_norm = 0.1;
     options.work = work.bytes + (at_end ? work.size - 3 * tiles * sizeof(double) : 0);

@@ -50,6 +50,7 @@ static void train(const lrf_rule_info *rule, uint32_t dtype)
     group.dtype = dtype;
     group.tensors = &tensor;
     group.count = 1;
+    give_storage(&group, take(&memory, sizeof(lrf_storage)));
     group.lr = 0.01;
     for (uint64_t t = 1; t <= STEPS; t++) {
         lrf_stats stats;
@@ -90,6 +91,7 @@ static void kept_or_missing(const lrf_rule_info *rule, uint32_t dtype)
     group.dtype = dtype;
     group.tensors = &tensor;
     group.count = 1;
+    give_storage(&group, take(&memory, sizeof(lrf_storage)));
 
     describe("%s, dtype %u, LRF_KEEP_LAST", rule->name, dtype);
     stats = step(&group, &outputs, LRF_STATS | LRF_KEEP_LAST);

@@ -26,6 +26,7 @@ static void make_groups(void)
             group->dtype = dtype;
             group->tensors = tensors[all_groups];
             group->count = TENSORS;
+            give_storage(group, take(&memory, TENSORS * sizeof(lrf_storage)));
             group->flags = i % 2 ? LRF_MAXIMIZE : 0;
             for (size_t k = 0; k < TENSORS; k++)
                 group->tensors[k] = make_tensor(&memory, lrf_rule_at(i), dtype, sizes[k], 10 * (all_groups + k));

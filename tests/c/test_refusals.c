@@ -245,6 +245,38 @@ static void numbers_that_do_not_fit(void)
     expect_at(LRF_BAD_NUMBER, "lr", 0, 0);
 }
 
+static lrf_storage storage[2];
+
+/* Every rule that carries numbers from step to step needs a place for them, and numbers in it. */
+static void carried(void)
+{
+    const double wrong[] = {NAN, INFINITY, -INFINITY, -1};
+
+    for (size_t i = 0; lrf_rule_at(i); i++) {
+        const lrf_rule_info *row = lrf_rule_at(i);
+        for (size_t slot = 0; slot < 4; slot++)
+            for (size_t k = 0; row->scalar[slot] && k < sizeof wrong / sizeof wrong[0]; k++) {
+                char what[64];
+                group->rule = row->id;
+                give_storage(group, storage);
+                storage[1].scalar[slot] = wrong[k];
+                snprintf(what, sizeof what, "storage.scalar: %s", row->scalar[slot]);
+                expect(LRF_BAD_NUMBER, what);
+                group->rule = row->id;
+                give_storage(group, storage);
+                accept(what);
+                group->rule = row->id;
+                expect_at(LRF_NULL_POINTER, "storage", 1, 0);
+            }
+    }
+    if (group->dtype == LRF_FLOAT32) { /* what is carried is a float64 */
+        group->rule = LRF_ASGD;
+        give_storage(group, storage);
+        storage[1].scalar[0] = 0x1p+128;
+        expect(LRF_BAD_NUMBER, "lr");
+    }
+}
+
 /* Every rule with every single flag, and the pairs that contradict each other. */
 static void flags(void)
 {
@@ -272,6 +304,7 @@ static void flags(void)
             group->count = 2;
             group->momentum = 0.9;
             group->flags = cases[k].flags;
+            give_storage(group, storage);
             if (cases[k].allowed)
                 accept(cases[k].what);
             else
@@ -433,6 +466,7 @@ int main(void)
         numbers();
         numbers_that_do_not_fit();
         flags();
+        carried();
         pointers();
         counts();
         overlap_within_a_tensor();
