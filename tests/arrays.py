@@ -51,8 +51,9 @@ def snapshot(optimizer, *arrays):
     return [a.tobytes() for a in arrays], states, optimizer.updates, groups
 
 
-def same_bits(x: np.ndarray, y: np.ndarray) -> bool:
+def same_bits(x: np.ndarray | float, y: np.ndarray | float) -> bool:
     """Equal bit for bit; of NaNs only the position counts."""
+    x, y = np.asarray(x), np.asarray(y)
     nan = np.isnan(x)
     integer = np.uint32 if x.dtype == np.float32 else np.uint64
     same = x.view(integer) == y.view(integer)

@@ -54,7 +54,7 @@ def run(isa, variant, options, dtype, steps=4, special=False, copies=None, bad=N
             rows += [g for g in grads if g is not None]
             if len(optimizer.stats):
                 rows.append(optimizer._recorder.rows.copy())
-    states = [array for state in optimizer.state for name, array in state.items() if name != "step"]
+    states = [np.asarray(value) for state in optimizer.state for name, value in state.items() if name != "step"]
     numbers += [state["step"] for state in optimizer.state]
     arrays = [*params, *states, *(optimizer.ema or []), *(copied or []), *rows, np.array(numbers, float)]
     return [a if a.dtype.kind == "f" else a.view(np.uint16) for a in arrays]

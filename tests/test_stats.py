@@ -17,7 +17,7 @@ CURVATURE = np.array([0.5, 3.0, 40.0, 7.0])
 def descend(variant, *, steps=6, options=None, **settings):
     """(optimizer, gradients, updates without decoupled decay): of each step on L = sum CURVATURE p^2 / 2."""
     param = np.array([1.0, -2.0, 0.5, 3.0])
-    settings = {**taken(VARIANTS[variant].cls, {"weight_decay": 0.0}), **settings}
+    settings = {**taken(VARIANTS[variant].cls, {"weight_decay": 0.0, "lambd": 0.0}), **settings}
     optimizer = VARIANTS[variant].make([param], **settings, **(options or {"stats": True}))
     sign = -1 if VARIANTS[variant].settings.get("maximize") else 1
     grads, moves = [], []
