@@ -82,9 +82,9 @@ def test_they_advance_with_the_step_of_their_tensor(variant):
 
 
 @pytest.mark.parametrize("variant", CARRYING)
-@pytest.mark.parametrize("move", ["state_dict", "json", "pickle", "deepcopy", "torch"])
+@pytest.mark.parametrize("move", ["state_dict", "file", "json", "pickle", "deepcopy", "torch"])
 @pytest.mark.usefixtures("plan_class")
-def test_they_move_with_the_state(variant, move):
+def test_they_move_with_the_state(variant, move, tmp_path):
     optimizer = made(variant)
     for t in range(4):
         optimizer.step(grads(t))
@@ -102,7 +102,11 @@ def test_they_move_with_the_state(variant, move):
         other = made(variant)
         for mine, its in zip(other.param_groups[0]["params"], optimizer.param_groups[0]["params"], strict=True):
             mine[...] = its
-        other.load_state_dict(saved)
+        if move == "file":
+            optimizer.save(tmp_path / "state.npz")
+            other.load(tmp_path / "state.npz")
+        else:
+            other.load_state_dict(saved)
     assert carried(other) == carried(optimizer)
     for o in (optimizer, other):
         o.step(grads(9))
