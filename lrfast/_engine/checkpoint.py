@@ -168,8 +168,10 @@ def _by_parameter(states: Mapping[Any, Mapping[str, Any]], keys: Sequence[Any]) 
 def _read_state(
     i: int, saved: Mapping[str, Any] | None, shape: Shape, source: Source
 ) -> tuple[int, dict[str, Array], dict[str, float]]:
-    """(step, arrays, what it carries) of one tensor. PyTorch has no step for SGD, a float step elsewhere, and no state at
-    all for a parameter that never had a gradient."""
+    """(step, arrays, what it carries) of one tensor.
+
+    PyTorch has no step for SGD, a float step elsewhere, and no state at all for a parameter that never had a gradient.
+    """
     own, label = shape.buffers.states[i], f"state_dict: state[{i}]"
     if saved is None and source.ours:
         raise ValueError(

@@ -47,7 +47,7 @@ def asgd(
         eta  = lr / (1 + lambd lr t)^alpha,   mu = 1 / max(1, t - t0),   for the next update
 
     ``ax`` is the average of the parameters. ``eta`` and ``mu`` are arrays of one float64, which mean nothing before
-    update 1. Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging", as PyTorch has it.
+    update 1. Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging", PyTorch's form.
     """
     rate = lr if step == 1 else eta.item()
     since = float(step) - t0
