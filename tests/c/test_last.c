@@ -52,6 +52,7 @@ static void train(const lrf_rule_info *rule, uint32_t dtype)
     group.count = 1;
     give_storage(&group, take(&memory, sizeof(lrf_storage)));
     group.lr = 0.01;
+    group.lambd = 0; /* parameters move by the update alone */
     for (uint64_t t = 1; t <= STEPS; t++) {
         lrf_stats stats;
         describe("%s, dtype %u, step %llu", rule->name, dtype, (unsigned long long)t);
