@@ -183,3 +183,16 @@ def test_what_asgd_carries():
     assert carried(optimizer) == [{"eta": 0.25, "mu": 0.5}]
     optimizer.step([np.ones(2)])
     assert np.all(optimizer.state[0]["ax"] == -0.375)
+
+
+@pytest.mark.usefixtures("plan_class")
+def test_what_float32_does_not_hold_is_refused():
+    optimizer = lrfast.ASGD([np.ones(2, np.float32), np.ones(2)])
+    optimizer.step([np.ones(2, np.float32), np.ones(2)])
+    saved = optimizer.state_dict()
+    saved["state"][0]["eta"] = saved["state"][1]["eta"] = 1e39
+    optimizer.load_state_dict(saved)
+    with pytest.raises(ValueError, match="finite in float32, got eta"):
+        optimizer.step([np.zeros(2, np.float32), np.zeros(2)])
+    optimizer.step([None, np.zeros(2)])
+    assert [state["step"] for state in optimizer.state] == [1, 2]
