@@ -53,7 +53,7 @@ static int unchanged_outside(const region *place, const void *start, size_t byte
 
 static void step(const lrf_rule_info *rule, uint32_t dtype, size_t n, int at_end)
 {
-    const size_t size = n * element_size(dtype), tiles = (n + 1023) / 1024;
+    const size_t size = n * element_size(dtype);
     lrf_tensor tensor = {.count = n};
     lrf_storage storage;
     lrf_group group;
@@ -73,8 +73,8 @@ static void step(const lrf_rule_info *rule, uint32_t dtype, size_t n, int at_end
     give_storage(&group, &storage);
     lrf_options_init(&options, sizeof options);
     options.clip_norm = 0.1;
-    options.work = work.bytes + (at_end ? work.size - 3 * tiles * sizeof(double) : 0);
-    options.work_size = 3 * tiles * sizeof(double);
+    options.work_size = lrf_work_size(&group, 1, &options);
+    options.work = work.bytes + (at_end ? work.size - options.work_size : 0);
 
     CHECK(lrf_step(&group, 1, &options, NULL) == LRF_OK);
     for (size_t i = 0; i < BUFFERS; i++)
