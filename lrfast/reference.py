@@ -26,6 +26,7 @@ import numpy as np
 
 from ._engine import fit
 from ._engine.arithmetic import Moved, need
+from ._engine.commit import at_once, copying
 from ._engine.specification import scaled, settings_of
 from .rules import CLASSES
 
@@ -45,11 +46,14 @@ def _public(specification: Callable[..., Moved]) -> Callable[..., None]:
             need("momentum_buffer", given.arguments["momentum_buffer"], False)
         numbers = {name: given.arguments[name] for name in (*settings_of(specification), "grad_scale")}
         fit.settings(numbers, given.arguments["param"].dtype)
+        own = {key: x for key, x in given.arguments.items() if isinstance(x, np.ndarray) and key != "grad"}
+        new = {key: x.copy() for key, x in own.items()}
         with np.errstate(all="ignore"):
             given.arguments["grad"], given.arguments["grad_scale"] = scaled(
                 given.arguments["grad"], given.arguments["grad_scale"]
             )
-            specification(*given.args, **given.kwargs)
+            specification(**{**given.arguments, **new})
+        at_once([copying(x, new[key]) for key, x in own.items()])
 
     public.__signature__ = parameters.replace(return_annotation=None)  # type: ignore[attr-defined]
     public.__module__ = __name__

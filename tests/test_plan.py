@@ -373,6 +373,27 @@ def test_a_pending_edit_goes_through_a_pickle(plan_class):
     assert type(twin.param_groups[0]["lr"]) is float
 
 
+def test_a_renamed_key_is_an_edit(plan_class):
+    """In the same place, with the same value."""
+    optimizer = lrfast.SGD(np.ones(3), lr=0.5)
+    group = optimizer.param_groups[0]
+    items = list(group.items())
+    group.clear()
+    group.update(("rate" if key == "lr" else key, value) for key, value in items)
+    with pytest.raises(ValueError, match="'lr', which was removed"):
+        optimizer.step(np.ones(3))
+
+
+def test_a_new_gradient_that_overlaps_is_found_before_one_that_becomes_none(plan_class):
+    params = [np.ones(4), np.ones(4)]
+    optimizer = lrfast.SGD(params, lr=0.5)
+    optimizer.step([np.ones(4), np.ones(4)])
+    with pytest.raises(ValueError, match="overlaps"):
+        optimizer.step([params[1], None])
+    assert optimizer.updates == 1
+    assert np.all(params[0] == 0.5)
+
+
 def test_replaced_groups_are_named(plan_class):
     optimizer = adam()
     optimizer.param_groups.pop()

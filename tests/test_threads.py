@@ -44,13 +44,13 @@ def expected():
         return digest_after(3, *subject())
 
 
-def python(code, *arguments, **environment):
+def python(code, *arguments, timeout=120, **environment):
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=timeout,
         env={**os.environ, **environment},
         cwd=os.path.dirname(__file__),
     )
@@ -247,6 +247,36 @@ def test_threads_start_at_the_first_large_step():
     large.step(np.zeros(2 * 10**6))
     assert tasks() == n + 1
     """
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_large_steps_come_back_and_all_use_the_workers():
+    """A hang fails within seconds. A worker that sleeps is woken by each step: its time on a processor grows."""
+    run = python(
+        TASKS
+        + """
+    import time
+    from pathlib import Path
+    def worked():
+        time.sleep(0.02)                       # it waits actively for 50 us
+        for task in Path("/proc/self/task").iterdir():
+            if (task / "comm").read_text().strip() == "lrfast-1":
+                return int((task / "schedstat").read_text().split()[0])
+    p = np.zeros(2 * 10**6)
+    optimizer = lrfast.SGD(p, grads=np.ones(2 * 10**6), lr=1.0, clip_norm=1e9)
+    optimizer.step()
+    before = worked()
+    for t in range(5):
+        optimizer.step()
+        after = worked()
+        assert after > before, t
+        before = after
+    for _ in range(50):
+        optimizer.step()
+    assert np.all(p == -56)
+    """,
+        timeout=30,
     )
     assert run.returncode == 0, run.stderr
 

@@ -626,7 +626,7 @@ cdef class Plan:
                         report.overflowed, report.skipped, self.skipped + report.skipped, self.updates + completed)
         commit.at_once([*job.calls, count])
         if job.failure is not None:
-            raise job.failure
+            raise job.failure()
         return 0
 
     def _count(self, double norm, double limited_norm, double factor, uint64_t updated,

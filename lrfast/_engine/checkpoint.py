@@ -64,7 +64,7 @@ def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
         for i, (step, arrays) in enumerate(zip(steps, buffers.states, strict=True))
     }
     groups = []
-    for group, own in zip(buffers.groups, shape.settings.live, strict=True):
+    for group, own in zip(buffers.groups, shape.settings.known, strict=True):
         plain = {key: copy.deepcopy(value) for key, value in own.items() if key not in ("params", NAMES)}
         names = {NAMES: list(own[NAMES])} if NAMES in own else {}
         groups.append({**plain, **shape.twin.marks, **names, "params": list(range(group.first, group.stop))})
@@ -80,7 +80,7 @@ def read(saved: Mapping[str, Any], shape: Shape, updates: Any = None, dtype: str
     given = saved.get("updates") if updates is None else updates
     count = None if given is None else checks.count("state_dict: updates" if updates is None else "updates", given)
     source = Source("updates" in saved, count, dtype == "cast")
-    match = matching.match(saved["param_groups"], shape.settings.live)
+    match = matching.match(saved["param_groups"], shape.settings.known)
     settings = [_read_group(i, group, shape, source) for i, group in enumerate(match.groups)]
     entries = _by_parameter(saved["state"], match.keys)
     states = [_read_state(i, entries.get(key), shape, source) for i, key in enumerate(match.keys)]
@@ -117,7 +117,7 @@ def _check_layout(saved: Any) -> None:
 
 def _read_group(i: int, group: Mapping[str, Any], shape: Shape, source: Source) -> dict[str, Any]:
     """The settings to write into group i, and what else was saved with them."""
-    own, mine, marks = shape.settings, shape.settings.live[i], shape.twin.marks
+    own, mine, marks = shape.settings, shape.settings.known[i], shape.twin.marks
     where = f"state_dict: param_groups[{i}]: "
     for key, mark in marks.items():
         if group.get(key, mark) != mark:

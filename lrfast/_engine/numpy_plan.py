@@ -45,7 +45,7 @@ class Job:
     """A step in flight: validated at once, then phases over tensors, then what it came to.
 
     It writes into memory of its own. Afterwards ``calls`` are what writes the result, ``report`` tells what happened;
-    ``failure`` is what nonfinite="raise" raises.
+    ``failure()`` is what nonfinite="raise" raises; not made before, since an exception keeps what it passed.
     """
 
     def __init__(self, bound: Bound, grads: Sequence[Array | None] | None, grad_scale: float) -> None:
@@ -63,7 +63,7 @@ class Job:
         self.carried = buffers.carried.copy()
         self.updates = updates
         self.report = Report()
-        self.failure: FloatingPointError | None = None
+        self.failure: Callable[[], FloatingPointError] | None = None
         self._recorder = recorder if recorder is not None and recorder.wanted(updates) else None
         self._target, self._recorded = None, dict[str, Any]()
         if self._recorder is not None:
@@ -113,13 +113,15 @@ class Job:
         self.report = Report(norm.grad_norm, norm.clip_factor, limited_norm=norm.limited_norm)
         if options.nonfinite == "propagate":
             return
-        failure = None
+        failure: Callable[[], FloatingPointError] | None = None
         bad = [i for i, count in enumerate(norm.nonfinite) if count]
         if bad:
-            failure = self.buffers.not_finite(bad[0], sum(norm.nonfinite))
+            failure = partial(self.buffers.not_finite, bad[0], sum(norm.nonfinite))
         elif (large := self._first_large()) is not None:
             i, grad = large
-            failure = self.buffers.square_not_finite(i, grad, self.grad_scale, options.clip_value, norm.clip_factor)
+            failure = partial(
+                self.buffers.square_not_finite, i, grad, self.grad_scale, options.clip_value, norm.clip_factor
+            )
         if options.nonfinite == "raise":
             self.failure = failure
         elif failure is not None:
@@ -194,7 +196,7 @@ class Job:
         self.completed = True
         if overflowed and self.options.nonfinite == "raise":
             first = next(i for i, count in enumerate(self._overflowed) if count)
-            self.failure = self.buffers.overflowed(first, overflowed)
+            self.failure = partial(self.buffers.overflowed, first, overflowed)
         self.calls = [call for calls in self._results for call in calls]
         self.calls += [copying(self.buffers.carried, self.carried), copying(self.progress, steps)]
         self.calls += [*setting(self._recorder, self._recorded)]
@@ -245,28 +247,25 @@ def _keep(plan: Plan, place: Place, lending: Lending) -> Generator[None, None, N
     The way in and the way out are one call of C each, and there is a second for the way out, which finds nothing to do
     where the first was made.
     """
-    line = plan._line
+    line, here = plan._line, ref(place)
     undo: list[list[Call]] = []
-    leave, again = in_one(chain.from_iterable(undo)), in_one(chain.from_iterable(undo))
+    leave, again = (in_one(chain(chain.from_iterable(undo), [partial(line.pop, here, None)])) for _ in range(2))
     try:
-        line[ref(place)] = None
-        first = next(other for there in [*line] if (other := there()) is not None)
-        if first is not place:
-            raise RuntimeError(commit.FORKED if first.forks != commit.forks() else first.reason)
-        plan._turns += 1
-        place.turn = plan._turns
-        before, after = lending()
-        inside = partial(undo.append, [*chain.from_iterable(after), undo.clear])
-        in_one([*chain.from_iterable(before), inside])()
-        yield
-    finally:
         try:
-            leave()
+            line[here] = None
+            first = next(other for there in [*line] if (other := there()) is not None)
+            if first is not place:
+                raise RuntimeError(commit.FORKED if first.forks != commit.forks() else first.reason)
+            plan._turns += 1
+            place.turn = plan._turns
+            before, after = lending()
+            inside = partial(undo.append, [*chain.from_iterable(after), undo.clear])
+            in_one([*chain.from_iterable(before), inside])()
+            yield
         finally:
-            try:
-                again()
-            finally:
-                line.pop(ref(place), None)
+            leave()
+    finally:
+        again()
 
 
 class Plan:
@@ -371,7 +370,7 @@ class Plan:
         counted = {"updates": self.updates + job.completed, "skipped": self.skipped + job.report.skipped}
         at_once([*job.calls, *setting(self, {"report": job.report, **counted})])
         if job.failure is not None:
-            raise job.failure
+            raise job.failure()
 
     def _is_current(self) -> bool:
         checks.groups(self._groups, self._live)

@@ -132,14 +132,14 @@ class Optimizer(Family):
         settings.check_fit(bound.steps)
         options.check_fit(bound.params)
         groups, first = [], 0
-        for group, rule in zip(settings.live, settings.rules, strict=True):
-            stop = first + len(group["params"])
+        for known, rule in zip(settings.known, settings.rules, strict=True):
+            stop = first + len(known["params"])
             groups.append(Group(first, stop, rule, self.spec))
             first = stop
         buffers = Buffers(
             groups,
             bound,
-            lambda index, state: self.initial(state, settings.live[index]),
+            lambda index, state: self.initial(state, settings.known[index]),
             averages=options.ema is not None,
             ema_dtype=options.ema_dtype,
             zero_grads=options.zero_grads,
@@ -214,11 +214,11 @@ class Optimizer(Family):
 
     def _take_edits(self) -> bool:
         """Checks what was edited since the last step, and tells the plan; whether there was anything."""
-        found = False
+        calls: list[Call] = []
         for i, new in self._settings.edited():
-            at_once(self._settings.accepting(i, new, self._plan))
-            found = True
-        return found
+            calls += self._settings.accepting(i, new, self._plan)
+        at_once(calls)
+        return bool(calls)
 
     # ---- groups and state ------------------------------------------------------------------------------------
 
@@ -245,9 +245,7 @@ class Optimizer(Family):
         for i, grad in enumerate(grads):
             if grad is not None and not grad.flags.writeable:
                 raise ValueError(f"{self._buffers.grad_label(i)}: expected a writable array, got a read-only one")
-        for grad in grads:
-            if grad is not None:
-                grad.fill(0)
+        at_once([copying(grad, 0) for grad in grads if grad is not None])
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Append a group ``{"params": ..., "lr": ..., ...}``; with bound gradients also ``"grads"``.
@@ -413,7 +411,7 @@ class Optimizer(Family):
         lines = [type(self).__name__ + " ("]
         for i, (group, schedules) in enumerate(zip(self._settings.live, self._settings.schedules, strict=True)):
             settings = ", ".join(f"{k}={schedules.get(k, v)}" for k, v in group.items() if k not in ("params", NAMES))
-            lines.append(f"  group {i}: {len(group['params'])} tensors, {settings}")
+            lines.append(f"  group {i}: {len(group.get('params', ()))} tensors, {settings}")
         return "\n".join([*lines, ")"])
 
     # ---- what surrounds the update ---------------------------------------------------------------------------

@@ -83,8 +83,8 @@ class Settings:
         """Gives groups that have none their parameters, of all in order."""
         first = 0
         for group, known in zip(self.live, self.known, strict=True):
-            stop = first + len(group["params"])
-            if all(param is None for param in group["params"]):
+            stop = first + len(known["params"])
+            if all(param is None for param in known["params"]):
                 group["params"] = known["params"] = tuple(params[first:stop])
             first = stop
 
