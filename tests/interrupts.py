@@ -128,7 +128,7 @@ def observed(optimizer: lrfast.Optimizer) -> dict[str, Any]:
 
 def _setting(value: Any) -> Any:
     """An edit is taken over in its plain form as soon as it is read, which changes nothing."""
-    if isinstance(value, (list, tuple)) and not isinstance(value[0], np.ndarray):
+    if isinstance(value, (list, tuple)) and all(isinstance(part, (int, float)) for part in value):
         return [float(part) for part in value]
     return float(value) if isinstance(value, (int, np.floating)) and not isinstance(value, bool) else value
 

@@ -224,6 +224,8 @@ def _array(label: str, value: Any, own: Array, cast: bool) -> Array:
             value = value.detach().cpu()
             value = value.double() if value.is_floating_point() else value
         array = np.asarray(value).view()  # whose shape nobody else changes
+    except MemoryError:
+        raise
     except Exception as error:
         raise TypeError(f"{label}: expected an array of {own.dtype}, got {type(value).__name__}: {error}") from None
     if array.dtype != own.dtype and not (cast and array.dtype.kind in "fiu"):
