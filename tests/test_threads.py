@@ -44,13 +44,13 @@ def expected():
         return digest_after(3, *subject())
 
 
-def python(code, *arguments, timeout=120, **environment):
+def python(code, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout,
+        timeout=120,
         env={**os.environ, **environment},
         cwd=os.path.dirname(__file__),
     )
@@ -247,30 +247,6 @@ def test_threads_start_at_the_first_large_step():
     large.step(np.zeros(2 * 10**6))
     assert tasks() == n + 1
     """
-    )
-    assert run.returncode == 0, run.stderr
-
-
-def test_large_steps_come_back_and_all_use_the_workers():
-    """A hang fails within seconds; and other threads than the caller's have work after the first step, too."""
-    run = python(
-        TASKS
-        + """
-    import time
-    def elsewhere():
-        return time.process_time() - time.thread_time()
-    p = np.zeros(2 * 10**6)
-    optimizer = lrfast.SGD(p, grads=np.ones(2 * 10**6), lr=1.0, clip_norm=1e9)
-    optimizer.step()
-    time.sleep(0.05)                           # a worker waits actively for 50 us
-    before = elsewhere()
-    for _ in range(60):
-        optimizer.step()
-    after = elsewhere()
-    assert np.all(p == -61)
-    assert after - before > 0.01, after - before
-    """,
-        timeout=30,
     )
     assert run.returncode == 0, run.stderr
 
