@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import linecache
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,8 +61,17 @@ def lines_of(action: Callable[[], Any]) -> dict[Place, int]:
 
 
 def points_of(action: Callable[[], Any]) -> list[Point]:
-    """The first and the last time of each line."""
-    return [Point(place, n) for place, times in lines_of(action).items() for n in sorted({1, times})]
+    """The first and the last time of each line; of ``with`` the first.
+
+    When it is left, no signal comes there. Where a tracer raises there during another exception, Python 3.11 goes on
+    as if that were being handled for ever, and keeps its frames.
+    """
+    return [
+        Point(place, n)
+        for place, times in lines_of(action).items()
+        for n in sorted({1, times})
+        if n == 1 or not linecache.getline(*place).strip().startswith("with ")
+    ]
 
 
 def raised_at(point: Point, kind: type[BaseException], action: Callable[[], Any]) -> BaseException | None:

@@ -29,7 +29,7 @@ int main(void)
     group.tensors = &tensor;
     group.count = 1;
     lrf_options_init(&options, sizeof options);
-    alarm(60); /* a hang is a failure, and soon */
+    alarm(20); /* a hang is a failure, and soon */
     for (unsigned step = 0; step < STEPS && failures == 0; step++) {
         const unsigned long long generation = ticket_of(pool) >> 16;
         describe("step %u", step);
