@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dis
-import linecache
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,66 +43,63 @@ class Point(NamedTuple):
 
 
 def lines_of(action: Callable[[], Any]) -> dict[Place, int]:
-    """The lines of lrfast that an action reaches, and how often."""
+    """The lines of lrfast that an action reaches, and how often; but those where an exception is on its way already.
+
+    Where a tracer raises another one there, Python 3.11 takes the first for one that is handled, for ever.
+    """
     reached: dict[Place, int] = {}
 
-    def trace(frame, event, argument):
-        name = frame.f_code.co_filename
-        if not name.startswith(str(PACKAGE)):
-            return None
-        if event == "line":
-            place = (name, frame.f_lineno)
-            reached[place] = reached.get(place, 0) + 1
-        return trace
+    def count(place: Place) -> None:
+        reached[place] = reached.get(place, 0) + 1
 
-    _traced(trace, action)
+    _traced(count, action)
     return reached
 
 
 def points_of(action: Callable[[], Any]) -> list[Point]:
-    """The first and the last time of each line; of ``with`` the first.
-
-    When it is left, no signal comes there. Where a tracer raises there during another exception, Python 3.11 goes on
-    as if that were being handled for ever, and keeps its frames.
-    """
-    return [
-        Point(place, n)
-        for place, times in lines_of(action).items()
-        for n in sorted({1, times})
-        if n == 1 or not linecache.getline(*place).strip().startswith("with ")
-    ]
+    """The first and the last time of each line."""
+    return [Point(place, n) for place, times in lines_of(action).items() for n in sorted({1, times})]
 
 
 def raised_at(point: Point, kind: type[BaseException], action: Callable[[], Any]) -> BaseException | None:
     """Runs an action, in which that happens; what came of it."""
-    (name, line), times = point
-    count = 0
+    times = 0
 
-    def trace(frame, event, argument):
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(str(PACKAGE)):
-            return None
-        if event == "line" and frame.f_lineno == line and frame.f_code.co_filename == name:
-            count += 1
-            if count == times:
-                raise kind
-        return trace
+    def strike(place: Place) -> None:
+        nonlocal times
+        times += place == point.place
+        if place == point.place and times == point.time:
+            raise kind
 
     try:
-        _traced(trace, action)
+        _traced(strike, action)
     except BaseException as error:
+        error.__context__ = None  # whose traceback would keep frames, too
         return error.with_traceback(None)
-    assert count >= times, f"{point} was not reached again"
+    assert times >= point.time, f"{point} was not reached again"
     return None
 
 
-def _traced(trace: Any, action: Callable[[], Any]) -> None:
+def _traced(seen: Callable[[Place], None], action: Callable[[], Any]) -> None:
+    """Runs an action; ``seen`` is called before each line of lrfast."""
+    failed: set[Any] = set()  # frames that an exception has come to
+
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.startswith(str(PACKAGE)):
+            return None
+        if event == "exception" and not issubclass(argument[0], (StopIteration, GeneratorExit)):
+            failed.add(frame)
+        elif event == "line" and frame not in failed:
+            seen((frame.f_code.co_filename, frame.f_lineno))
+        return trace
+
     before = sys.gettrace()
     sys.settrace(trace)
     try:
         action()
     finally:
         sys.settrace(before)
+        failed.clear()
 
 
 # ---- what can be seen ------------------------------------------------------------------------------------------
@@ -123,7 +119,17 @@ def plain(x: Any) -> Any:
 def observed(optimizer: lrfast.Optimizer) -> dict[str, Any]:
     """All that an optimizer shows."""
     stats = optimizer.stats
-    names = ("updates", "skipped", "report", "clip_norm", "clip_value", "nonfinite", "zero_grads", "defaults")
+    names = (
+        "updates",
+        "skipped",
+        "report",
+        "clip_norm",
+        "clip_value",
+        "nonfinite",
+        "zero_grads",
+        "ema_decay",
+        "defaults",
+    )
     return {
         **{name: plain(getattr(optimizer, name)) for name in names},
         "groups": [{key: plain(_setting(value)) for key, value in g.items()} for g in optimizer.param_groups],

@@ -123,6 +123,17 @@ def infinite() -> list[np.ndarray]:
     return grads
 
 
+def large() -> list[np.ndarray]:
+    """Whose squares are too large for their type."""
+    grads = arrays(3)
+    grads[2][0] = 1e30
+    return grads
+
+
+def wide() -> lrfast.Optimizer:
+    return adam(ema=inverse, ema_dtype="float64")
+
+
 def use_ema(optimizer: lrfast.Optimizer) -> None:
     with optimizer.use_ema():
         pass
@@ -134,9 +145,9 @@ def with_phases(optimizer: lrfast.Optimizer) -> None:
             run(part, 3)
 
 
-def refused(optimizer: lrfast.Optimizer) -> None:
+def refused(optimizer: lrfast.Optimizer, grads: Callable[[], list[np.ndarray]] = infinite) -> None:
     try:
-        optimizer.step(infinite())
+        optimizer.step(grads())
     except FloatingPointError:
         return
     raise AssertionError
@@ -189,6 +200,13 @@ ACTIONS: dict[str, tuple[Callable[[], lrfast.Optimizer], Callable[[lrfast.Optimi
     "step, every third": (lambda: adam(stats=3), lambda o: o.step(arrays(3))),
     "step, skipped": (lambda: adam(nonfinite="skip", zero_grads=True), lambda o: o.step(infinite())),
     "step, raised": (lambda: adam(nonfinite="raise"), refused),
+    "step, too large": (lambda: adam(nonfinite="raise"), lambda o: refused(o, large)),
+    "step, overflowing": (adam, lambda o: o.step(large())),
+    "step, wide averages": (wide, lambda o: o.step(arrays(3))),
+    "use_ema, wide averages": (wide, use_ema),
+    "ema_decay": (wide, setter("ema_decay", 0.75)),
+    "clip_value": (adam, setter("clip_value", 0.75)),
+    "refresh_copies": (adam, lambda o: o.refresh_copies()),
     "phases": (adam, with_phases),
     "state_dict": (edited, lambda o: o.state_dict()),
     "load_state_dict": (edited, lambda o: o.load_state_dict(SAVED)),
