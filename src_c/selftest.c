@@ -95,7 +95,7 @@ static int run_phases(lrf_step_state *step)
 {
     static const lrf_phase *const phases[] = {&lrf_norm_phase, &lrf_update_phase};
     const lrf_group *group = step->groups;
-    const lrf_tile_run run = {group, group->tensors, group->outputs, 0, 1, 0};
+    const lrf_tile_run run = {.group = group, .tensor = group->tensors, .outputs = group->outputs, .end = 1};
 
     for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {
         int next;
