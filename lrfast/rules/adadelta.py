@@ -55,7 +55,7 @@ def adadelta(
         rho=rho,
         one_minus_rho=1 - rho,
         lr=lr,
-        eps=eps if eps != 0 else eps_of(0.0, param) ** 2,
+        eps=eps if eps != 0 else eps_of(0.0, param) * eps_of(0.0, param),
     )
     k = rounded(k, param)
     x = k.grad_scale * grad + k.weight_decay * param

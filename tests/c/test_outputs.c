@@ -29,6 +29,7 @@ static void make(model *m, const lrf_rule_info *rule, uint32_t dtype, uint32_t e
     m->group.tensors = m->tensors;
     m->group.count = TENSORS;
     m->group.outputs = m->outputs;
+    give_storage(&m->group, take(&memory, TENSORS * sizeof(lrf_storage)));
     for (size_t i = 0; i < TENSORS; i++) {
         m->tensors[i] = make_tensor(&memory, rule, dtype, counts[i], i);
         m->outputs[i] = (lrf_outputs){.struct_size = sizeof m->outputs[i], .copy_dtype = copy_dtype};

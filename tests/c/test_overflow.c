@@ -24,6 +24,7 @@ static void start(const lrf_rule_info *rule, uint32_t dtype)
     group.dtype = dtype;
     group.tensors = tensors;
     group.count = 2;
+    give_storage(&group, take(&memory, 2 * sizeof(lrf_storage)));
     for (size_t i = 0; i < 2; i++) {
         tensors[i] = make_tensor(&memory, rule, dtype, i ? COUNT : 3, 10 * i);
         for (size_t slot = 0; slot < 4; slot++)
