@@ -29,6 +29,13 @@
 -fsingle-precision-constant, and -ffp-contract=fast beside -std=c11"
 #endif
 
+struct lrf_padded {
+    char first;
+    double second;
+};
+_Static_assert(sizeof(struct lrf_padded) == 16, "lrfast's structs have the layout of its hosts: compile without "
+                                                "-fpack-struct");
+
 /* ---- what is set right, whatever the flags say -------------------------------------------------------------------
  * Before the first function, those of system headers too: this file comes first, LRF_END_OF_SOURCE last.
  *
