@@ -264,10 +264,10 @@ static int is_ema_dtype(uint32_t dtype, uint32_t group_dtype)
 
 static lrf_status check_carried(const lrf_group *group, size_t index, lrf_report *report)
 {
-    if (!lrf_carries(group->rule) || !group->tensors[index].grad)
-        return LRF_OK;
     if (!group->storage)
         return lrf_refuse(report, "storage", LRF_NULL_POINTER);
+    if (!group->tensors[index].grad)
+        return LRF_OK;
 #define LRF_CARRIED(RULE, slot, name, RANGE)                                                                           \
     if (group->rule == LRF_##RULE && !lies_in(RANGE, lrf_carried_at(group, index)[slot]))                              \
         return lrf_refuse(report, "storage.scalar: " #name, LRF_BAD_NUMBER);
@@ -319,6 +319,7 @@ static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report
 
 static lrf_status check_tensors(const lrf_group *group, int statistics, lrf_report *report)
 {
+    const int carries = lrf_carries(group->rule);
     lrf_status status = LRF_OK;
 
     for (size_t i = 0; status == LRF_OK && i < group->count; i++) {
@@ -327,7 +328,7 @@ static lrf_status check_tensors(const lrf_group *group, int statistics, lrf_repo
             status = check_outputs(lrf_outputs_at(group, i), group->outputs->struct_size, statistics, report);
         if (status == LRF_OK && group->storage)
             status = check_storage(lrf_storage_at(group, i), group->storage->struct_size, report);
-        if (status == LRF_OK)
+        if (status == LRF_OK && carries)
             status = check_carried(group, i, report);
         if (status == LRF_OK)
             status = check_buffers(group, i, report);

@@ -65,14 +65,20 @@ static LRF_NOINLINE void run_tiles(const lrf_step_state *step, size_t first, siz
     latest.group = NULL;
     for (size_t i = 0; i < step->group_count && tile < end; i++) {
         const lrf_group *group = lrf_group_at(step->groups, i);
+        const int carries = lrf_carries(group->rule);
         for (size_t j = 0; j < group->count && tile < end; j++) {
             const lrf_tensor *tensor = &group->tensors[j];
             const size_t tiles = lrf_tiles_of(group, j);
             if (tiles > 0 && tile + tiles > first) {
                 const size_t skipped = first > tile ? first - tile : 0;
                 const size_t stop = tile + tiles < end ? tiles : end - tile;
-                const lrf_tile_run run = {
-                    group, tensor, lrf_outputs_at(group, j), lrf_carried_at(group, j), skipped, stop, tile + skipped};
+                const lrf_tile_run run = {.group = group,
+                                          .tensor = tensor,
+                                          .outputs = lrf_outputs_at(group, j),
+                                          .carried = carries ? lrf_carried_at(group, j) : NULL,
+                                          .first = skipped,
+                                          .end = stop,
+                                          .index = tile + skipped};
                 phase->run(step, &run, &latest);
             }
             tile += tiles;
@@ -179,24 +185,21 @@ void lrf_run(lrf_job *job, size_t part, size_t parts)
     }
 }
 
-/* What a tensor carries becomes what it is after the update. Not inlined for the same reason as run_tiles. */
-static LRF_NOINLINE void commit_carried(lrf_latest *latest, const lrf_group *group, size_t i)
+/* What the tensors of a group carry becomes what it is after the update. Not inlined for the same reason as run_tiles.
+ */
+static LRF_NOINLINE void commit_carried(const lrf_group *group)
 {
-    double *const carried = lrf_carried_at(group, i);
+    lrf_latest latest;
 
-    if (!lrf_is_latest(latest, group, &group->tensors[i], carried))
-        lrf_compute_scalars(latest, group, &group->tensors[i], carried, 1);
-    memcpy(carried, latest->after, sizeof latest->after);
-}
-
-static void commit(const lrf_group *group, size_t i, lrf_latest *latest)
-{
-    if (lrf_carries(group->rule)) {
-        const lrf_fpenv saved = lrf_fpenv_enter();
-        commit_carried(latest, group, i);
-        lrf_fpenv_leave(saved);
+    latest.group = NULL;
+    for (size_t i = 0; i < group->count; i++) {
+        double *const carried = lrf_carried_at(group, i);
+        if (group->tensors[i].grad) {
+            if (!lrf_is_latest(&latest, group, &group->tensors[i], carried))
+                lrf_compute_scalars(&latest, group, &group->tensors[i], carried, 1);
+            memcpy(carried, latest.after, sizeof latest.after);
+        }
     }
-    group->tensors[i].step++;
 }
 
 lrf_status lrf_end(lrf_job *job, lrf_report *report)
@@ -204,19 +207,22 @@ lrf_status lrf_end(lrf_job *job, lrf_report *report)
     lrf_step_state *const step = lrf_open(job);
     const int skipped = step->progress == SKIPPED;
     uint64_t updated = 0;
-    lrf_latest latest;
 
     if (step->progress != FINISHED && !skipped)
         return LRF_UNFINISHED;
     if (!lrf_is_report(report))
         return LRF_BAD_STRUCT;
     step->progress = CLOSED;
-    latest.group = NULL;
     for (size_t i = 0; i < step->group_count && !skipped; i++) {
         const lrf_group *group = lrf_group_at(step->groups, i);
+        if (lrf_carries(group->rule)) {
+            const lrf_fpenv saved = lrf_fpenv_enter();
+            commit_carried(group);
+            lrf_fpenv_leave(saved);
+        }
         for (size_t j = 0; j < group->count; j++)
             if (group->tensors[j].grad) {
-                commit(group, j, &latest);
+                group->tensors[j].step++;
                 updated++;
             }
     }

@@ -267,6 +267,9 @@ static void carried(void)
                 accept(what);
                 group->rule = row->id;
                 expect_at(LRF_NULL_POINTER, "storage", 1, 0);
+                group->rule = row->id;
+                scene.tensors[1][0].grad = scene.tensors[1][1].grad = NULL;
+                expect_at(LRF_NULL_POINTER, "storage", 1, 0);
             }
     }
     if (group->dtype == LRF_FLOAT32) { /* what is carried is a float64 */
