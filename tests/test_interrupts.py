@@ -364,7 +364,7 @@ PATHS = ["optimizer", "settings", "form", "buffers", "checkpoint", "options", "r
 PATHS += ["specification", "statistics"]
 
 
-def test_nearly_every_line_of_the_public_paths_is_reached(monkeypatch, capsys):
+def test_nearly_all_lines_of_the_public_paths_are_reached(monkeypatch, capsys):
     reached: set[tuple[str, int]] = set()
     for plan in (backend.Plan, numpy_plan.Plan):
         monkeypatch.setattr(backend, "Plan", plan)
