@@ -47,7 +47,7 @@ def f32(n=8):
 def snapshot(optimizer, *arrays):
     """Everything that a refused call must leave alone."""
     groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    states = [{k: v if k == "step" else v.tobytes() for k, v in s.items()} for s in optimizer.state]
+    states = [{k: v.tobytes() if isinstance(v, np.ndarray) else v for k, v in s.items()} for s in optimizer.state]
     return [a.tobytes() for a in arrays], states, optimizer.updates, groups
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from ... import optim, reference
 from ..._engine.arithmetic import Array
 from ..._engine.specification import state_arguments
+from ..._engine.table import RULES
 
 __all__ = ["UNWRITTEN", "VARIANTS", "Kind", "make_step"]
 
@@ -73,7 +74,8 @@ def _defaults(optimizer: str, rule: Callable[..., Any]) -> dict[str, Any]:
 
 def _reference(name: str, p: Array, g: Array, **settings: Any) -> Iterator[None]:
     update = getattr(reference, name)
-    states = [np.zeros_like(p) for _ in state_arguments(update)]
+    carried = {number for rule in RULES.values() for number in rule.carried}
+    states = [np.zeros(1) if state in carried else np.zeros_like(p) for state in state_arguments(update)]
     for t in count(1):
         update(p, g, *states, step=t, **settings)
         yield
