@@ -109,7 +109,8 @@ def test_a_number_that_float32_does_not_hold_in_a_function(variant, name, value,
     if name == "dampening" and settings.get("momentum", 0) == 0:
         return  # which the formula does not read
     options = {k: v for k, v in settings.items() if k != "initial_accumulator_value"} | {name: value}
-    states = VARIANTS[variant].make(ones())._buffers.states[0]
+    buffers = VARIANTS[variant].make(ones())._buffers
+    states = buffers.states[0] | buffers.carried_of(0)
     if name == "momentum" and "momentum_buffer" not in states:
         states = {**states, "momentum_buffer": ones()}
     arguments = {argument_of(cls.spec, n): s.copy() for n, s in states.items()}

@@ -337,9 +337,13 @@ def test_without_the_extension():
     """A missing extension is no error: everything runs on the reference, says so, and gives the same bits."""
     run = python(
         """
-        import sys
+        import copy, sys, warnings
+        import numpy as np
         sys.modules["lrfast._engine._core"] = None
-        import numpy as np, lrfast, copy
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            import lrfast
+        assert [x.category for x in said] == [RuntimeWarning] and "NumPy reference" in str(said[0].message)
         assert lrfast.isa() == "numpy" and lrfast.available_isas() == ("numpy",)
         lrfast.show_config()
         p = np.linspace(-1, 1, 50, dtype=np.float32)
