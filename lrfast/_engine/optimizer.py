@@ -25,6 +25,11 @@ from .settings import Settings
 from .statistics import Stats, effective_gradients
 
 _TRIES = 100  # of a step, to find settings that nobody changes meanwhile
+# A schedule or a setting may be code of the user, who may do anything in it.
+_ANOTHER = (
+    "step: the optimizer was made anew or got a group while a schedule or setting of this step was read; nothing was "
+    "updated, call step() again"
+)
 _REBUILT = ("_settings", "_options", "_form", "_buffers", "_plan", "_recorder", "_scheduled", "state")
 
 
@@ -185,25 +190,19 @@ class Optimizer(Family):
         plan = self._plan
         if self._scheduled:
             self._follow(plan)
-            self._refuse_another(plan)
+            if self._plan is not plan:
+                raise RuntimeError(_ANOTHER)
         if plan.step(grads, grad_scale):
             return
         for _ in range(_TRIES):
             if not self._take_edits():  # another thread was faster, or an interrupt left something half done
                 self._settings.tell(plan)
                 self._follow(plan)
-            self._refuse_another(plan)
+            if self._plan is not plan:
+                raise RuntimeError(_ANOTHER)
             if plan.step(grads, grad_scale):
                 return
         raise RuntimeError("step: expected settings that hold still, but each time that they were read they changed")
-
-    def _refuse_another(self, plan: Any) -> None:
-        """A schedule or a setting may be code of the user, who may do anything in it."""
-        if self._plan is not plan:
-            raise RuntimeError(
-                "step: the optimizer was made anew or got a group while a schedule or setting of this step was read; "
-                "nothing was updated, call step() again"
-            )
 
     def _follow(self, plan: Any) -> None:
         """Values of schedules for the next update of a plan. Raises TypeError or ValueError."""
