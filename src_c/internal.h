@@ -2,11 +2,10 @@
 #ifndef LRF_INTERNAL_H
 #define LRF_INTERNAL_H
 
-#include <string.h>
-
 #include "compiler.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "kernels/types.h"
 #include "lrfast.h"

@@ -255,10 +255,12 @@ def test_tensors_without_a_gradient_are_not_looked_at(options):
 def test_statistics_count_what_does_not_move(variant, dtype):
     for isa in ("numpy", ISAS[0]):
         optimizer, _ = make(variant, dtype, stats=True)
+        # RAdam divides from its sixth update on, where beta2 is that large.
+        divides = type(optimizer) is not lrfast.RAdam or 2 / (1 - optimizer.param_groups[0]["betas"][1]) - 1 > 5
         with lrfast.use_isa(isa):
-            for size in (SIZES[dtype][3], *[0.5] * 8):  # RAdam divides from its sixth update on
+            for size in (SIZES[dtype][3], *[0.5] * 8):
                 optimizer.step(gradients(dtype, size, (3, 1100)))
-        assert optimizer.stats["total"]["dead"] == optimizer.stats[1]["dead"] == 2
+        assert optimizer.stats["total"]["dead"] == optimizer.stats[1]["dead"] == 2 * divides
         assert optimizer.stats[0]["dead"] == 0
         optimizer.stats = "norms"
         with lrfast.use_isa(isa):

@@ -31,6 +31,13 @@ class Recorder:
         self._measured, self._latest, self._traced_at = 1, 0, -1
         self._lrs: list[float] = []
 
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        """Rows of an earlier version are shorter: what it did not count is 0."""
+        if saved["rows"] is not None:
+            missing = ROW - saved["rows"].shape[1]
+            saved = {**saved, "rows": np.pad(saved["rows"], ((0, 0), (0, missing)))}
+        self.__dict__.update(saved)
+
     def wanted(self, updates: int) -> bool:
         """Whether the step after so many updates has to write into ``target``."""
         return self.norms or (updates + 1) % self.every == 0 or self.is_followed(updates)

@@ -65,8 +65,9 @@ def follows_lr(optimizer: Optimizer) -> bool:
     settings, rule = dict(optimizer._settings.known[0]), optimizer._settings.rules[0]
     updates = []
     for lr in (1.0, 2.0):
-        states = {name: np.full(1, optimizer.initial(name, settings)) for name in rule.state_names}
-        for step, rate in ((1, 1.0), (2, lr)):
+        names = (*rule.state_names, *rule.carried)
+        states = {name: np.full(1, optimizer.initial(name, settings)) for name in names}
+        for step, rate in ((1, 1.0), (2, lr), (3, lr)):  # ASGD's third uses what the second has made of lr
             moved = specification.update(
                 optimizer.spec, np.ones(1), np.ones(1), states, step, 1.0, {**settings, "lr": rate}
             )

@@ -94,6 +94,12 @@ class Monitor:
         after = {"_latest": latest, "_old": old, "_every": every, "_passed": passed, "_seen": seen}
         at_once(setting(self, after))
 
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        """What an earlier version did not measure is NaN in its records."""
+        missing = dict.fromkeys(_MEASURED, math.nan)
+        rows = {name: [{**missing, **row} for row in saved[name]] for name in ("_latest", "_old")}
+        self.__dict__.update(saved | rows)
+
     @property
     def records(self) -> list[dict[str, Any]]:
         """The rows, oldest first: ``update`` (completed updates), ``loss``, ``skipped``, ``clip_factor`` and the
