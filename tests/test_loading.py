@@ -234,7 +234,7 @@ def test_cast(variant, isa):
     again.load_state_dict(double.state_dict(), dtype="cast")
     assert equal(again.state_dict(), single.state_dict()), "there and back"
     double.step([np.full_like(p, 0.1) for p in own])
-    for name in set(double.state[1]) - {"step"}:
+    for name in [name for name, value in double.state[1].items() if isinstance(value, np.ndarray)]:
         saved = double.state_dict()
         saved["state"][1][name][0] = 1e39
         before = snapshot(again)
