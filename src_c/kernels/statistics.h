@@ -84,8 +84,10 @@ LRF_KERNELS_TARGET static void LRF_TYPED(gather_rates)(lrf_slot *slot, const lrf
     integer eps_dominates = 0, dead = 0;
 
     if (range.largest >= infinite)
-        for (size_t i = 0; i < n; i++)
-            dead += (size_of(d[i]) >= infinite) & (size_of(g[i]) < infinite);
+        for (size_t i = 0; i < n; i++) {
+            const integer divided_by_infinity = size_of(d[i]) >= infinite, finite = size_of(g[i]) < infinite;
+            dead += divided_by_infinity & finite;
+        }
     slot->dead += (double)dead;
 
     if (number_of(least) < (double)(2 * eps))
