@@ -52,3 +52,5 @@ int main(void)
     }
     return result();
 }
+
+LRF_END_OF_SOURCE

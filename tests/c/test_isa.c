@@ -99,3 +99,5 @@ int main(void)
     the_program_chooses();
     return result();
 }
+
+LRF_END_OF_SOURCE
