@@ -569,7 +569,6 @@ cdef class Plan:
     cdef int finish(self, lrf_status status, list grads) except -1:
         """Counts a step, or says why it wrote nothing."""
         cdef Py_ssize_t i = 0
-        cdef bint raises = self.step_options.nonfinite == "raise"
         self.last_skipped = status == LRF_NOT_FINITE
         if status == LRF_NOT_FINITE or self.last_report.overflowed > 0:
             i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
@@ -579,13 +578,13 @@ cdef class Plan:
             self.updates += 1
             if self.has_work and self.recorded:
                 self.copy_stats()
-            if raises and self.last_report.overflowed > 0:
+            if self.last_report.overflowed > 0 and self.step_options.nonfinite == "raise":
                 raise self.buffers.overflowed(i, self.last_report.overflowed)
         elif status != LRF_NOT_FINITE:
             if status == LRF_BAD_NUMBER:
                 fit.step(self.buffers, self.settings, grads, self.progress.tolist(), self.options.grad_scale)
             raise refused(status, &self.last_report)
-        elif raises:
+        elif self.step_options.nonfinite == "raise":
             self.last_skipped = False
             if self.last_report.nonfinite > 0:
                 raise self.buffers.not_finite(i, self.last_report.nonfinite)
