@@ -162,10 +162,10 @@ def main(ring: str) -> int:
     if missing:
         return 1
     if ring == "check":
-        cells = [*COMPILERS, MUTANTS, drawn.one_of(flags()), drawn.one_of(VERSIONS)]
+        cells = [*COMPILERS, drawn.one_of(flags()), drawn.one_of(VERSIONS)]
         print(f"LRFAST_TEST_LINE={drawn.number()} draws the same lines: {cells[-2].name}; {cells[-1].name}")
     else:
-        cells = [*FILES, TORCH, *COMPILERS, *flags("--whole"), *VERSIONS]
+        cells = [*FILES, TORCH, MUTANTS, *COMPILERS, *flags("--whole"), *VERSIONS]
     version, remembers = commit()
     folder = ROOT / "build" / "rings" / version
     folder.mkdir(parents=True, exist_ok=True)
