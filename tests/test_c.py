@@ -67,7 +67,7 @@ def test_golden_hashes_are_those_of_the_reference():
 
 def test_no_libm_but_the_root(objects):
     names = run(["nm", "-u", "-P", *objects]).split()
-    assert "memcpy" in names
+    assert "pthread_create" in names  # sanitizers have a memcpy of their own
     assert {name for name in names if toolchain.LIBM.fullmatch(name)} == set()
 
 

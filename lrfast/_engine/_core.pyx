@@ -93,7 +93,11 @@ def compiler():
 
 # ---- elementary functions ---------------------------------------------------------------------------------------
 
-cdef extern from "internal.h" nogil:
+cdef extern from * nogil:
+    """
+    #include "internal.h"
+    LRF_END_OF_SOURCE /* what Cython writes is no source of ours */
+    """
     double lrf_exp(double x)
     double lrf_log(double x)
     double lrf_power(double x, double y)
@@ -334,7 +338,7 @@ cdef class Plan:
                 bind_tensor(&self.tensors[k], self.params[k], buffers.states[k], rule)
                 self.tensors[k].step = steps[k]
         self.scratch_size = lrf_overlap_scratch_size(self.groups, self.group_count)
-        self.scratch = calloc(max(1, self.scratch_size), 1)
+        self.scratch = calloc(max(<size_t>1, self.scratch_size), 1)
         if self.scratch == NULL:
             raise MemoryError()
         self.last_report.grad_norm, self.last_report.clip_factor, self.last_report.limited_norm = NAN, 1, NAN
