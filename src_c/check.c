@@ -9,9 +9,7 @@ lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status)
     return status;
 }
 
-/* ---- numbers and flags
- * -----------------------------------------------------------------------------------
- */
+/* ---- numbers and flags ----------------------------------------------------------------------------------- */
 
 /* Where numbers may lie: the ranges of the table. */
 enum {
@@ -44,8 +42,7 @@ static const struct {
 #undef LRF_ELEMENT
 };
 
-/* Numbers of which some are large, and those of the next updates that are made
- * of them, in the element type. */
+/* Numbers of which some are large, and those of the next updates that are made of them, in the element type. */
 static lrf_status check_fit_of_numbers(const lrf_group *group, lrf_report *report)
 {
     const double largest = elements[group->dtype - LRF_FLOAT32].largest;
@@ -69,27 +66,27 @@ static lrf_status check_fit_of_numbers(const lrf_group *group, lrf_report *repor
     return LRF_OK;
 }
 
-/* Options that multiply or bound the elements of a group; in float64 they fit
- * if they are in range. */
+/* Whether a factor or bound in its range is 0 or rounds to neither infinity nor 0. */
+static int fits(uint32_t dtype, double x)
+{
+    const double size = fabs(x);
+    return dtype == LRF_FLOAT64 || size == 0 || (size >= elements[0].smallest && size <= elements[0].largest);
+}
+
+/* Options that multiply or bound the elements of a group. */
 static lrf_status check_fit(const lrf_options *options, uint32_t dtype, lrf_report *report)
 {
-    const struct {
-        double x;
-        const char *what;
-    } bounds[] = {{options->grad_scale, "options.grad_scale"},
-                  {options->clip_value, "options.clip_value"},
-                  {options->clip_norm, "options.clip_norm"}};
-
-    for (size_t i = 0; dtype == LRF_FLOAT32 && i < sizeof bounds / sizeof bounds[0]; i++) {
-        const double size = fabs(bounds[i].x);
-        if (size > elements[0].largest || (size > 0 && size < elements[0].smallest))
-            return lrf_refuse(report, bounds[i].what, LRF_BAD_NUMBER);
-    }
+    if (!fits(dtype, options->grad_scale))
+        return lrf_refuse(report, "options.grad_scale", LRF_BAD_NUMBER);
+    if (!fits(dtype, options->clip_value))
+        return lrf_refuse(report, "options.clip_value", LRF_BAD_NUMBER);
+    if (!fits(dtype, options->clip_norm))
+        return lrf_refuse(report, "options.clip_norm", LRF_BAD_NUMBER);
     return LRF_OK;
 }
 
-/* Numbers below it in size fit every type, and so does what is made of two: the
- * largest factor beside them is 1 / (1 - beta1), 2^53. */
+/* Numbers below it in size fit every type, and so does what is made of two: the largest factor beside them is
+ * 1 / (1 - beta1), 2^53. */
 #define LARGE 0x1p+32
 
 /* False for NaN, and for large numbers in whatever range. */
@@ -106,8 +103,8 @@ static int lies_in_and_is_small(int range, double x)
     return x >= ranges[range].least && x <= ranges[range].largest;
 }
 
-/* A number that a rule does not read may stay at its default there, 0, wherever
- * others may lie. Says whether some are large. */
+/* A number that a rule does not read may stay at its default there, 0, wherever others may lie. Says whether some are
+ * large. */
 static lrf_status check_numbers(const lrf_group *group, int *large, lrf_report *report)
 {
     const lrf_group *const defaults = lrf_defaults_of(group->rule);
@@ -170,9 +167,7 @@ static lrf_status check_options(const lrf_options *options, lrf_report *report)
     return LRF_OK;
 }
 
-/* ---- groups
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- groups ---------------------------------------------------------------------------------------------- */
 
 lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_report *report)
 {
@@ -193,9 +188,7 @@ lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_
     return LRF_OK;
 }
 
-/* ---- tensors
- * ---------------------------------------------------------------------------------------------
- */
+/* ---- tensors --------------------------------------------------------------------------------------------- */
 
 size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written, lrf_buffer buffers[LRF_MOST_BUFFERS])
 {
@@ -313,9 +306,7 @@ static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report
     return LRF_OK;
 }
 
-/* ---- a step
- * ----------------------------------------------------------------------------------------------
- */
+/* ---- a step ---------------------------------------------------------------------------------------------- */
 
 static lrf_status check_tensors(const lrf_group *group, int statistics, lrf_report *report)
 {

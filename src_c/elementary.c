@@ -40,7 +40,9 @@ double lrf_one_minus_power(double base, uint64_t exponent)
     const fraction q = WORDS(high, low);
     fraction power = q;
 
-    /* Below 2^-64 the power is lost beside 1. */
+    /* The power is below e^(-exponent (1 - base)); below 2^-54 it is lost beside 1, and below 2^-64 it only shrinks. */
+    if ((1 - base) * (double)exponent > 38)
+        return 1;
     for (int bit = 62 - __builtin_clzll(exponent); bit >= 0 && power >> 64 > 0; bit--) {
         power = product(power, power);
         if (exponent >> bit & 1)

@@ -243,8 +243,7 @@ typedef struct lrf_phase {
 } lrf_phase;
 LRF_HIDDEN extern const lrf_phase lrf_norm_phase, lrf_update_phase;
 
-/* ---- dispatch.c, selftest.c: which kernels run
- * ------------------------------------------------------------------------- */
+/* ---- dispatch.c, selftest.c: which kernels run --------------------------------------------------------------- */
 
 #if defined(LRF_X86_64)
 LRF_HIDDEN extern const lrf_kernels lrf_kernels_avx512;

@@ -69,10 +69,12 @@ static void run_norm(const lrf_step_state *step, const lrf_tile_run *run, lrf_la
                 sum_of_squares(step, type, lrf_limit(step, run->group->dtype, g, n, &memory), n, step->limited_unit);
         if (is_repeated(step))
             continue;
+        slot->nonfinite = slot->largest = 0;
+        if (!requires_finite)
+            continue;
         /* If the norm of the tile is in range, so is each of its elements. */
         const double bound = fabs(scale) * sqrt(slot->sum);
-        slot->nonfinite = slot->largest = 0;
-        if (requires_finite && !(bound <= largest))
+        if (!(bound <= largest))
             slot->nonfinite = (double)step->kernels->count_nonfinite[type](g, n, options->grad_scale);
         if (keeps_squares && !(bound <= safe_to_square))
             slot->largest = step->kernels->largest[type](g, n);
@@ -188,11 +190,11 @@ static int finish_norm(lrf_step_state *step)
                 tensor.sum += slot->sum;
                 tensor.clamped_sum += slot->clamped_sum;
                 tensor.nonfinite += slot->nonfinite;
-                tensor.largest = lrf_larger(tensor.largest, slot->largest);
+                if (slot->largest != 0)
+                    largest = lrf_larger(largest, slot->largest);
             }
             sum += tensor.sum;
             clamped_sum += tensor.clamped_sum;
-            largest = lrf_larger(largest, tensor.largest);
             if (tensor.nonfinite > 0 && step->nonfinite == 0) {
                 step->bad_group = i;
                 step->bad_tensor = j;

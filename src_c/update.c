@@ -33,17 +33,15 @@ static double calm(const lrf_group *group)
 /* Whether squares that a group keeps may become infinite, as far as is known before its tiles are looked at. */
 static int is_watched(const lrf_step_state *step, const lrf_group *group)
 {
-    return (step->options.flags & LRF_REQUIRE_FINITE) && lrf_keeps_squares(group) &&
-           (!(step->largest_used <= calm(group)) || group->weight_decay > 0);
+    return (step->options.flags & LRF_REQUIRE_FINITE) &&
+           (!(step->largest_used <= calm(group)) || group->weight_decay > 0) && lrf_keeps_squares(group);
 }
 
-/* The same of a part of a tensor: what the rule squares is gradient + weight_decay parameter. */
-static int may_overflow(const lrf_step_state *step, const lrf_group *group, const lrf_tensor *part)
+/* The same of n parameters: what the rule squares is gradient + weight_decay parameter. */
+static int may_overflow(const lrf_step_state *step, const lrf_group *group, const void *param, size_t n)
 {
-    const double used = step->largest_used;
-    return is_watched(step, group) && !(used + group->weight_decay * step->kernels->largest[group->dtype - LRF_FLOAT32](
-                                                                         part->param, (size_t)part->count) <=
-                                        calm(group));
+    const double largest = step->kernels->largest[group->dtype - LRF_FLOAT32](param, n);
+    return !(step->largest_used + group->weight_decay * largest <= calm(group));
 }
 
 /* What remains for the rule to multiply gradients with. clip_value comes between the scale and the clip factor, in a
@@ -55,11 +53,11 @@ static lrf_factors rule_factors(const lrf_step_state *step, const lrf_group *gro
 }
 
 /* Whether updates of this group go tile by tile. */
-static int has_stages(const lrf_step_state *step, const lrf_group *group)
+static int has_stages(const lrf_step_state *step, const lrf_group *group, lrf_factors factors)
 {
     const lrf_options *options = &step->options;
-    return rule_factors(step, group).first != 1 || is_watched(step, group) || group->outputs ||
-           options->clip_value > 0 || (options->flags & (LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS));
+    return factors.first != 1 || group->outputs || options->clip_value > 0 ||
+           (options->flags & (LRF_ZERO_GRADS | LRF_NORMS | LRF_STATS));
 }
 
 /* Elements before the first whole cache line of the parameter, where it pays to begin there: vectors as wide as a line
@@ -68,13 +66,6 @@ static size_t elements_to_cache_line(const lrf_tensor *tensor, size_t begin, siz
 {
     const size_t misaligned = ((uintptr_t)tensor->param + begin * element_size) % CACHE_LINE;
     return n < LONG_RUN || misaligned == 0 ? 0 : (CACHE_LINE - misaligned) / element_size;
-}
-
-static const lrf_scalars *scalars_of(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)
-{
-    if (!lrf_is_latest(latest, run->group, run->tensor, run->carried))
-        lrf_compute_scalars(latest, run->group, run->tensor, run->carried, rule_factors(step, run->group).last);
-    return &latest->scalars;
 }
 
 /* ---- the update alone ------------------------------------------------------------------------------------ */
@@ -207,8 +198,6 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
     size_t begin = run->first * LRF_TILE, stride = usual;
     tile_memory memory;
 
-    for (size_t i = run->first; i < run->end && !statistics && is_watched(step, group); i++)
-        *(double *)slot_at(step, run->index + i - run->first) = 0;
     /* Statistics need their tiles where they are; everything else may begin on a cache line. */
     if (!statistics) {
         const size_t head = elements_to_cache_line(run->tensor, begin, end - begin, element_size);
@@ -217,7 +206,7 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
     for (; begin < end; begin += stride, stride = usual) {
         const size_t n = end - begin < stride ? end - begin : stride;
         const lrf_tensor part = part_of(run->tensor, begin, n, element_size);
-        const int watched = may_overflow(step, group, &part);
+        const int watched = is_watched(step, group) && may_overflow(step, group, part.param, n);
         lrf_tensor update_from = part;
 
         if (watched)
@@ -255,17 +244,22 @@ static void run_outputs(const lrf_step_state *step, const lrf_tile_run *run)
 
 static void run_update(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)
 {
-    const lrf_scalars *scalars;
+    const lrf_group *group = run->group;
+    const lrf_factors factors = rule_factors(step, group);
+    const int watched = is_watched(step, group);
 
     if (!run->tensor->grad) {
         run_outputs(step, run);
         return;
     }
-    scalars = scalars_of(step, run, latest);
-    if (has_stages(step, run->group))
-        run_staged(step, run, scalars);
+    if (!lrf_is_latest(latest, group, run->tensor, run->carried))
+        lrf_compute_scalars(latest, group, run->tensor, run->carried, factors.last);
+    if (watched && !has_statistics(&step->options))
+        memset(slot_at(step, run->index), 0, (run->end - run->first) * sizeof(double));
+    if (watched || has_stages(step, group, factors))
+        run_staged(step, run, &latest->scalars);
     else
-        run_plain(step, run, scalars);
+        run_plain(step, run, &latest->scalars);
 }
 
 /* ---- statistics ------------------------------------------------------------------------------------------ */

@@ -111,6 +111,33 @@ def edited(**options: Any) -> lrfast.Optimizer:
     return optimizer
 
 
+def rated() -> lrfast.Optimizer:
+    """As a scheduler of the user leaves it."""
+    optimizer = adam()
+    optimizer.param_groups[1]["lr"] = 0.05
+    return optimizer
+
+
+def reordered() -> lrfast.Optimizer:
+    optimizer = adam()
+    optimizer.param_groups[0]["betas"] = optimizer.param_groups[0].pop("betas")
+    return optimizer
+
+
+def scheduled_and_edited() -> lrfast.Optimizer:
+    optimizer = scheduled()
+    optimizer.param_groups[0]["eps"] = 1e-6
+    optimizer.param_groups[0]["lr"] = float(str(optimizer.param_groups[0]["lr"]))
+    return optimizer
+
+
+def carrying() -> lrfast.Optimizer:
+    """Numbers beside the arrays."""
+    optimizer = lrfast.NAdam(arrays(0), lr=0.1)
+    optimizer.step(arrays(2))
+    return optimizer
+
+
 def next_step(optimizer: lrfast.Optimizer) -> None:
     bound = optimizer._buffers.grads is not None
     params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -171,6 +198,7 @@ def loaded_pickle(optimizer: lrfast.Optimizer) -> None:
 
 
 SAVED = adam(lr=0.7, stats=False).state_dict()
+CARRIED = lrfast.NAdam(arrays(0), lr=0.3).state_dict()
 FOLDER = Path(tempfile.mkdtemp())
 FILE = FOLDER / "file.npz"
 adam(lr=0.6, stats=False).save(FILE)
@@ -189,6 +217,11 @@ ACTIONS: dict[str, tuple[Callable[[], lrfast.Optimizer], Callable[[lrfast.Optimi
     "step, bound": (lambda: adam(bound=True), lambda o: o.step()),
     "step, scheduled": (scheduled, lambda o: o.step(arrays(3))),
     "step, edited": (edited, lambda o: o.step(arrays(3))),
+    "step, rate edited": (rated, lambda o: o.step(arrays(3))),
+    "step, reordered": (reordered, lambda o: o.step(arrays(3))),
+    "step, scheduled and edited": (scheduled_and_edited, lambda o: o.step(arrays(3))),
+    "step, carrying": (carrying, lambda o: o.step(arrays(3))),
+    "load_state_dict, carrying": (carrying, lambda o: o.load_state_dict(CARRIED)),
     "step, by name": (named, lambda o: o.step({"y": np.ones(3), "x": np.ones(2)})),
     "step, untold": (untold, lambda o: o.step(arrays(3))),
     "state_dict, by name": (named, lambda o: o.load_state_dict(o.state_dict())),

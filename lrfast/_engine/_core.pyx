@@ -189,6 +189,8 @@ cdef refused(lrf_status status, const lrf_report *report):
 # ---- the plan ---------------------------------------------------------------------------------------------------
 
 cdef uint64_t NEVER = <uint64_t>-1
+# Elements: up to here a step takes 1 us or less, and to release the GIL and take it again a tenth of that.
+cdef enum: MOST_OF_SHORT = 1024
 cdef uint64_t LAST_UPDATE = checks.LAST_UPDATE
 
 
@@ -294,6 +296,7 @@ cdef class Plan:
     cdef list params, grads, copies, param_groups, live, known_values, known_keys, runs_of_group, settings
     cdef object buffers, reason, recorder, step_options, stats_target, stats_after
     cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped, has_scheduled_decay
+    cdef bint is_short            # its steps keep the GIL
     cdef uint64_t set_at, decay_at, turns
     cdef unsigned taken_in        # forks of the process before it was taken
     cdef public uint64_t updates, skipped
@@ -323,6 +326,7 @@ cdef class Plan:
                 raise MemoryError()
             for i in range(self.tensor_count):
                 self.storage[i].struct_size = sizeof(lrf_storage)
+        self.is_short = sum(param.size for param in self.params) <= MOST_OF_SHORT
         self.last_report.struct_size = sizeof(lrf_report)
         for i in range(self.tensor_count):
             self.outputs[i].struct_size = sizeof(lrf_outputs)
@@ -466,8 +470,11 @@ cdef class Plan:
                 self.step_in_numpy(grads, grad_scale)
             else:
                 grads = self.prepare(grads, grad_scale)
-                with nogil:
+                if self.is_short:
                     status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
+                else:
+                    with nogil:
+                        status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
                 self.finish(status, grads)
         finally:
             self.busy = self.stepping = False
@@ -761,8 +768,11 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
         group.storage = &storage
     lrf_options_init(&options, sizeof(options))
     options.grad_scale = grad_scale
-    with nogil:
+    if cnp.PyArray_SIZE(<cnp.ndarray>param) <= MOST_OF_SHORT:
         status = lrf_pool_step(pool, &group, 1, &options, &report)
+    else:
+        with nogil:
+            status = lrf_pool_step(pool, &group, 1, &options, &report)
     if status != LRF_OK:
         check()
         raise refused(status, &report)

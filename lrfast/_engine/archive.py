@@ -80,6 +80,8 @@ def read(path: Path) -> dict[str, Any]:
                 if members or not isinstance(saved, dict):
                     raise ValueError(f"members without a place: {sorted(members)}")
                 return saved
+        except MemoryError:
+            raise
         except Exception as error:  # zipfile and NumPy raise about anything
             what = "nothing of that kind" if isinstance(error, KeyError) else error or type(error).__name__
             raise ValueError(f"{place}: expected a whole file that save() of an optimizer wrote, got {what}") from None

@@ -30,6 +30,8 @@ class _Number(NamedTuple):
 
 def one_minus_power(base: float, exponent: int) -> float:
     """1 - base**exponent, for 0 <= base < 1 and exponent >= 1. Correctly rounded wherever it was tried."""
+    if (1 - base) * exponent > 38:  # the power is below e^-38, and lost beside 1
+        return 1.0
     q = int(math.ldexp(base, _DIGITS))
     power = q
     for bit in bin(exponent)[3:]:

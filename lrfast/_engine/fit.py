@@ -19,6 +19,7 @@ _DIVISORS_AND_BOUNDS = ("grad_scale", "clip_norm", "clip_value", "initial_accumu
 HARMLESS = 2.0**32  # below it in size, what is made of several numbers fits every type
 
 Type = np.dtype[Any]
+_HOLDS = {np.dtype(name): element for name, element in ELEMENTS.items()}
 
 
 def narrowest(arrays: Iterable[Any]) -> Type:
@@ -29,7 +30,7 @@ def narrowest(arrays: Iterable[Any]) -> Type:
 
 def number(name: str, value: float, dtype: Type, where: str = "") -> None:
     """Refuses a number that is infinite in the type, or lost there. It is in its range."""
-    holds, size = ELEMENTS[dtype.name], abs(value)
+    holds, size = _HOLDS[dtype], abs(value)
     if size > holds.largest:
         raise ValueError(
             f"{where}{name}: expected a number that {dtype} holds, which ends at {holds.largest:.4g}, got {value!r}"

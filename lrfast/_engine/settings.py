@@ -130,8 +130,11 @@ class Settings:
     def accepting(self, i: int, new: Mapping[str, Any], plan: Any) -> list[Call]:
         """What makes group i say this from now on, and the plan know."""
         group, known = self.live[i], self.known[i]
-        self._check_fit(i, new, f"group {i}: ")
         order, says = list(group), {**known, **new}
+        if self._is_plain_rate(new) and order == list(known):
+            numbers = {names_of("lr", self.family.numbers(known))[0]: new["lr"]}
+            return [partial(plan.set, i, says, numbers), partial(group.update, new), partial(known.update, new)]
+        self._check_fit(i, new, f"group {i}: ")
         lasting = {*order, *new, *self.defaults, "params", NAMES}
         after = {key: says[key] for key in dict.fromkeys([*order, *says]) if key in says and key in lasting}
         calls: list[Call] = [self._telling(plan, i, after, new), partial(group.update, new)]
@@ -172,6 +175,8 @@ class Settings:
             if key not in group:
                 raise ValueError(f"{where}expected the option {key!r}, which was removed from param_groups")
         new = {key: value for key, value in group.items() if key not in known or value is not known[key]}
+        if self._is_plain_rate(new) and len(group) == len(known) and "lr" not in self.schedules[i]:
+            return new
         further = {key: value for key, value in new.items() if key not in self.defaults}
         further_keys.check(further, self.family, self.defaults, where)
         settings = {
@@ -192,6 +197,12 @@ class Settings:
         self.family.check({**known, **settings}, where)
         return {**further, **settings}
 
+    @staticmethod
+    def _is_plain_rate(new: Mapping[str, Any]) -> bool:
+        """Whether a rate alone is new, as schedulers write it at each step, and in every range and type; it is in no
+        combination that a family restricts."""
+        return len(new) == 1 and type(rate := new.get("lr")) is float and 0 <= rate < 1
+
     # ---- schedules -------------------------------------------------------------------------------------------
 
     def find_scheduled(self) -> None:
@@ -209,7 +220,6 @@ class Settings:
             for i, schedules in enumerate(self.schedules)
             for key, schedule in schedules.items()
         ]
-        # A rate alone is in no combination that a family restricts.
         self._restricted = any(key != "lr" for _, _, _, key, _, _, _ in self._followers)
 
     @property

@@ -36,9 +36,16 @@ LRF_KERNELS_TARGET static LRF_TYPED(range) LRF_TYPED(range_of)(const real *x, si
 }
 
 /* The largest |x[i]|; NaN if one is. */
-LRF_KERNELS_TARGET static double LRF_TYPED(largest)(const void *x, size_t n)
+LRF_KERNELS_TARGET static double LRF_TYPED(largest)(const void *buffer, size_t n)
 {
-    return number_of(LRF_TYPED(range_of)(x, n).largest);
+    const real *const x = buffer;
+    integer largest = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const integer size = size_of(x[i]);
+        largest = size > largest ? size : largest;
+    }
+    return number_of(largest);
 }
 
 /* What most strips have none of: looked for only where the least or largest magnitude says that there is some. */
