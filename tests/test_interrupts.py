@@ -394,7 +394,7 @@ def test_a_record_is_there_or_not():
 # ---- how much of it -------------------------------------------------------------------------------------------
 
 PATHS = ["optimizer", "settings", "form", "buffers", "checkpoint", "options", "recorder", "numpy_plan", "commit"]
-PATHS += ["specification", "statistics"]
+PATHS += ["specification", "statistics", "surroundings"]
 
 
 def test_nearly_all_lines_of_the_public_paths_are_reached(monkeypatch, capsys):
