@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import judges
 import mutants
 import pytest
 from mutations import mutants as mutants_of
@@ -89,9 +90,9 @@ def test_a_file_that_no_one_changes_has_each_mutant_once():
 
 
 def test_the_tests_that_mutants_meet_are_there():
-    names = {*mutants.TESTS, *(name for names in mutants.FIRST.values() for name in names)}
+    names = {*judges.TESTS, *(name for names in judges.FIRST.values() for name in names)}
     assert [name for name in names if not (mutants.ROOT / f"tests/test_{name}.py").exists()] == []
-    starts = [start for start in mutants.FIRST if not list(mutants.ROOT.glob(f"{start}*"))]
+    starts = [start for start in judges.FIRST if not list(mutants.ROOT.glob(f"{start}*"))]
     assert starts == []
 
 
@@ -121,8 +122,7 @@ def test_too_many_survivors_fail(capsys, monkeypatch):
         lost = [{"mutant": f"a.c: x{i}  ->  ;", **result, "result": "survived"} for i in range(survivors)]
         assert mutants.report([*killed, *lost]) == failed
     assert "survived: a.c: x4" in capsys.readouterr().out
-    monkeypatch.setattr(mutants, "known_mutants", lambda: {"a.c: x4  ->  *": "only the time changes"})
-    assert mutants.report([*killed, *lost]) == 0
+    assert mutants.report([*killed, *lost[:4], {**lost[4], "result": "known"}]) == 0
     assert mutants.report([*killed, {**killed[0], "result": "broken", "by": "tests/test_a.py::test_b"}]) == 1
     few = [{"mutant": f"a.c: x{i}  ->  ;", **result, "result": "survived"} for i in range(3)]
     assert mutants.report(few) == 0
@@ -138,15 +138,44 @@ def test_too_many_survivors_fail(capsys, monkeypatch):
     ],
 )
 def test_what_ended_a_mutant(code, by, tmp_path):
-    with pytest.raises(mutants.Failed, match=f"^{re.escape(by)}$"):
-        mutants.Tree(tmp_path).run(["sh", "-c", code], "name", 1)
-    assert mutants.Tree(tmp_path).run(["sh", "-c", "sleep 1000 & echo fine"], "name", 9) == "fine\n"
+    with pytest.raises(judges.Failed, match=f"^{re.escape(by)}$"):
+        judges.Tree(tmp_path).run(["sh", "-c", code], "name", 1)
+    assert judges.Tree(tmp_path).run(["sh", "-c", "sleep 1000 & echo fine"], "name", 9) == "fine\n"
 
 
 def test_a_test_that_fails_anyway_kills_nothing(tmp_path):
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_a.py").write_text("def test_bad():\n    assert 0\ndef test_good():\n    pass\n")
-    tree = mutants.Tree(tmp_path)
+    tree = judges.Tree(tmp_path)
     assert not tree.passes("tests/test_a.py::test_bad", "lrfast/a.py")
     assert tree.passes("test_a.py::test_good: no end", "lrfast/a.py")
     assert tree.passes("tests/test_a.py::test_good[a b]", "lrfast/a.py")
+
+
+def test_golden_lines_of_a_rule_come_first():
+    assert "amsgrad" in judges.FIRST_LINES["src_c/rules/adam.h"]
+    assert all((mutants.ROOT / file).exists() for file in judges.FIRST_LINES)
+    assert set(judges.OTHER_LINES) < {case.name for case in judges.golden.cases()}
+
+
+def test_what_a_result_stands_on(tmp_path):
+    for file in ("a.c", "tests/test_b.py", "tests/test_c.py", "tests/golden.txt"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("as it was")
+
+    def changed_by(result, by):
+        files = []
+        for file in tmp_path.rglob("*.*"):
+            ends = set()
+            for text in ("as it was", "as it is"):
+                file.write_text(text)
+                mutants.digest.cache_clear()
+                ends.add(mutants.stands_on({"mutant": "a.c: x  ->  ;", "result": result, "by": by}, tmp_path))
+            if len(ends) == 2:
+                files.append(file.name)
+        return sorted(files)
+
+    assert changed_by("killed", "tests/test_b.py::test_x[1-2]") == ["a.c", "test_b.py"]
+    assert changed_by("killed", "golden") == ["a.c", "golden.txt"]
+    assert changed_by("same code", "") == ["a.c"]
+    assert changed_by("survived", "") == ["a.c", "test_b.py", "test_c.py"]

@@ -1,7 +1,7 @@
 /* Prints `case hash` for every rule and variant: a hash of parameter and states after some hundred updates;
  * then the same for steps with options, whose outputs are hashed as well. tests/golden.txt has the same hashes from the
- * NumPy reference (tests/golden.py, which also writes what is included below). `golden isas` prints the instruction
- * sets that run here. */
+ * NumPy reference (tests/golden.py, which also writes what is included below). `golden adam sgd` does this for these
+ * cases alone; `golden isas` prints the instruction sets that run here. */
 #include "harness.h"
 
 enum {
@@ -143,6 +143,14 @@ static void run_with_options(const variant *chosen, uint32_t dtype, uint32_t cop
            (unsigned long long)hash);
 }
 
+static int is_chosen(const variant *candidate, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], candidate->name) == 0)
+            return 1;
+    return argc == 1;
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "isas") == 0) {
@@ -151,7 +159,7 @@ int main(int argc, char **argv)
         return 0;
     }
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
-        for (uint32_t dtype = LRF_FLOAT32; dtype <= LRF_FLOAT64; dtype++) {
+        for (uint32_t dtype = LRF_FLOAT32; dtype <= LRF_FLOAT64 && is_chosen(&variants[i], argc, argv); dtype++) {
             describe("%s", variants[i].name);
             if (variants[i].with_options) {
                 run_with_options(&variants[i], dtype, LRF_FLOAT32);
