@@ -179,3 +179,32 @@ def test_dead_gradients_leave_no_denormals(dtype):
         assert all(np.all((s == 0) | (np.abs(s) >= smallest)) for s in states), variant
         moving = [v for n, v in optimizer.state[0].items() if n in ("exp_avg", "momentum_buffer", "square_avg")]
         assert all(np.all(s == 0) for s in moving), variant
+
+
+def assert_functions_agree(name, states, gradient=1.0, **settings):
+    """lrfast.functional, which is compiled, and lrfast.reference, on one element of float64 from such states."""
+    results = []
+    for module in (lrfast.functional, lrfast.reference):
+        param, grad, arrays = np.zeros(1), np.full(1, gradient), {k: np.full(1, v) for k, v in states.items()}
+        getattr(module, name)(param, grad, **arrays, **settings)
+        results.append([param, *arrays.values()])
+    assert all(same_bits(a, b) for a, b in zip(*results, strict=True)), (name, states, settings)
+
+
+def test_radam_where_its_formula_changes():
+    """Near y = 2^-8 each term of the series and of what comes after it counts; there is one beta2 with y = 2^-8."""
+    moments = {"exp_avg": 0.5, "exp_avg_sq": 0.5}
+    assert_functions_agree("radam", moments, step=2**45, betas=(0.9, 1 - 2**-53))
+    rng = np.random.default_rng(7)
+    for step in [*range(1, 60), *np.unique(rng.integers(60, 10**5, 200)).tolist()]:
+        for y in rng.uniform(2**-9, 2**-7, 5) if step < 60 else [2**-8 * 0.999]:
+            assert_functions_agree("radam", moments, step=step, betas=(0.9, 1 - y / step))
+
+
+def test_a_mean_of_squares_that_is_the_largest_number_is_no_infinite_one():
+    largest = np.finfo(np.float64).max
+    settings = dict(step=2, alpha=1 - 2**-53, centered=True)
+    assert_functions_agree("rmsprop", {"square_avg": largest, "grad_avg": 2.0**511}, 2.0**512, **settings)
+    square_avg = np.full(1, largest)
+    lrfast.functional.rmsprop(np.zeros(1), np.full(1, 2.0**512), square_avg, grad_avg=np.zeros(1), **settings)
+    assert square_avg[0] == largest
