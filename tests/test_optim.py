@@ -80,6 +80,11 @@ def test_groups_have_their_own_numbers():
     assert type(optimizer.param_groups[1]["lr"]) is float
 
 
+def test_switches_are_kept_as_they_are_in_files():
+    optimizer = lrfast.SGD(np.ones(3), momentum=0.9, nesterov=np.True_)
+    assert optimizer.param_groups[0]["nesterov"] is True
+
+
 def test_one_gradient_may_serve_two_parameters():
     a, b, g = np.ones(3), np.ones(3), np.ones(3)
     optimizer = lrfast.SGD([a, b], lr=1.0)

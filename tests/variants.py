@@ -115,7 +115,7 @@ _EXTREMES: list[Settings] = [
     *[{"etas": x} for x in [(5e-324, 1 + 2**-52), (0.9, 1e30)]],
     *[{"momentum_decay": x} for x in (0.0, 1e30)],
     *[{"lambd": x} for x in (0.0, 10.0)],
-    *[{"t0": x} for x in (0.0, 1.0, 1e30)],
+    *[{"t0": x} for x in (0.0, 0.5, 1.0, 1e30)],
     *[{"step_sizes": x} for x in [(0.0, 0.0), (0.0, 1e30), (1.0, 1.0)]],
 ]
 

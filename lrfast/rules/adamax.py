@@ -59,7 +59,7 @@ def adamax(
     k = rounded(k, param)
     x = k.grad_scale * grad + k.weight_decay * param
     m = flush(towards(exp_avg, x, k.one_minus_beta1))
-    d = larger(np.abs(x) + k.eps, flush(k.beta2 * exp_inf))
+    d = larger(np.abs(x) + k.eps, k.beta2 * exp_inf)
     u = k.lr * m / d
     exp_avg[...] = m
     exp_inf[...] = d

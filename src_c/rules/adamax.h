@@ -1,5 +1,5 @@
 /* Adamax (Kingma & Ba 2015, arXiv:1412.6980, section 7.1): Adam with the largest gradient so far, which fades, in place
- * of the root. eps as PyTorch has it, added to each gradient's size.
+ * of the root. eps as PyTorch has it, added to each gradient's size, keeps that from being denormal.
  *
  *     x  = grad_scale g + weight_decay p
  *     m += (1 - beta1) (x - m)
@@ -28,7 +28,7 @@ LRF_UPDATE(adamax, exp_avg, no_state1, exp_inf, no_state3)
     for (size_t i = 0; i < n; i++) {
         const real x = k.grad_scale * g[i] + k.weight_decay * p[i];
         const real m = flush(towards(exp_avg[i], x, k.one_minus_beta1));
-        const real d = larger(magnitude(x) + k.eps, flush(k.beta2 * exp_inf[i]));
+        const real d = larger(magnitude(x) + k.eps, k.beta2 * exp_inf[i]);
         const real u = k.lr * m / d;
         LRF_TRACE(update, u);
         LRF_TRACE(denominator, d);
