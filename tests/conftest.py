@@ -1,6 +1,9 @@
-"""Makes the modules beside the tests importable, hides the extension where a test asks for that, draws lines."""
+"""Makes the modules beside the tests importable, hides the extension where a test asks for that, draws lines; and has
+what several files of tests, or several processes that run them, want to be made once."""
 
+import fcntl
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import drawn
+import toolchain
 
 if os.environ.get("LRFAST_TEST_WITHOUT_EXTENSION"):
     sys.modules["lrfast._engine._core"] = None
@@ -27,6 +31,33 @@ def forced_isa(isa, monkeypatch):
     else:
         with lrfast.use_isa(isa):
             yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """made_once(name, make): the folder of that name, which make(folder) fills in the first process that asks."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name, make):
+        folder = shared / f"once-{name}"
+        with (shared / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "done").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                make(folder)
+                (folder / "done").touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def objects(made_once):
+    """Object files of the core, by the line that the header quotes, with every warning an error."""
+    folder = made_once("objects", lambda folder: toolchain.build_objects(folder, *toolchain.STRICT))
+    return sorted(folder.glob("*.o"))
 
 
 def pytest_addoption(parser):

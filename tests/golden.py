@@ -56,15 +56,18 @@ def cases() -> list[Case]:
 
 def text() -> str:
     """The whole file."""
-    hashes = {}
-    for case in cases():
-        for dtype in DTYPES:
-            if case.with_options:
-                for copy in COPIES:
-                    hashes[f"{case.name}-{dtype}-{copy}"] = run_with_options(case, DTYPES[dtype], COPIES[copy])
-            else:
-                hashes[f"{case.name}-{dtype}"] = run(case, DTYPES[dtype], gradient, UPDATES)
-    return lines(hashes, read())
+    return lines({name: x for case in cases() for name, x in hashes(case).items()}, read())
+
+
+def hashes(case: Case) -> dict[str, int]:
+    """Name -> hash of the lines that a case has."""
+    if case.with_options:
+        return {
+            f"{case.name}-{dtype}-{copy}": run_with_options(case, DTYPES[dtype], COPIES[copy])
+            for dtype in DTYPES
+            for copy in COPIES
+        }
+    return {f"{case.name}-{dtype}": run(case, DTYPES[dtype], gradient, UPDATES) for dtype in DTYPES}
 
 
 def ordinary_cases() -> list[Case]:
@@ -79,12 +82,12 @@ def cases_of_scale() -> list[Case]:
 
 def ordinary_text(isa: str = "numpy") -> str:
     """The whole file of ordinary gradients, as kernels compute it."""
-    hashes = {
+    found = {
         f"{case.name}-{dtype}": run(case, DTYPES[dtype], ordinary_gradient, ORDINARY_UPDATES, isa)
         for case in ordinary_cases()
         for dtype in DTYPES
     }
-    return lines(hashes, read(ORDINARY))
+    return lines(found, read(ORDINARY))
 
 
 def lines(hashes: dict[str, int], known: dict[str, str]) -> str:

@@ -144,7 +144,7 @@ def test_a_program_linked_so_that_denormals_are_zero(level, tmp_path):
 @pytest.mark.parametrize("flags", REFUSED[FAMILY])
 def test_refused_by_every_source(flags):
     for source in sorted(SOURCES.glob("*.c")):
-        message = refusal([*CC, *FLAGS, *flags.split(), "-E", source])
+        message = refusal([*CC, *FLAGS, *flags.split(), "-Wfatal-errors", "-E", source])
         assert REFUSED[FAMILY][flags] in message, (source.name, message)
 
 
@@ -228,12 +228,6 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def right(tmp_path_factory):
-    """The objects of a right build."""
-    return toolchain.build_objects(tmp_path_factory.mktemp("right"))
-
-
 def outcome(directory: Path, objects: list[Path], isa: str | None = None) -> list[str]:
     (directory / "program.c").write_text(PROGRAM)
     run(
@@ -244,10 +238,10 @@ def outcome(directory: Path, objects: list[Path], isa: str | None = None) -> lis
 
 @pytest.mark.matrix(len(WRONG))
 @pytest.mark.parametrize("kind", WRONG)
-def test_wrong_kernels_are_passed_over(kind, right, tmp_path):
+def test_wrong_kernels_are_passed_over(kind, objects, tmp_path):
     """One kernel file is made wrong: its kernels are not there. The best, where another is left."""
     name, old, new, flags = WRONG[kind]
-    isas = outcome(tmp_path, right)[-3:]
+    isas = outcome(tmp_path, objects)[-3:]
     wrong = next(isa for isa in ("avx2", "baseline", "neon") if isa in isas)
     shutil.copytree(SOURCES, tmp_path / "wrong")
     if old:
@@ -262,13 +256,14 @@ def test_wrong_kernels_are_passed_over(kind, right, tmp_path):
     target = tmp_path / f"kernels_{wrong}.o"
     source = tmp_path / "wrong" / f"kernels_{wrong}.c"
     run([*CC, *toolchain.quoted_flags(), *FLAGS, *flags.split(), "-c", source, "-o", target])
-    status, isa, _, *words = outcome(tmp_path, [target if path.name == target.name else path for path in right])
+    changed = [target if path.name == target.name else path for path in objects]
+    status, isa, _, *words = outcome(tmp_path, changed)
     assert wrong not in (isa, *words)
     assert status == ("14" if isa == "none" else "0")
-    assert outcome(tmp_path, [target if path.name == target.name else path for path in right], isa=wrong)[0] == "14"
+    assert outcome(tmp_path, changed, isa=wrong)[0] == "14"
 
 
-def test_without_right_kernels_there_is_no_step(right, tmp_path):
+def test_without_right_kernels_there_is_no_step(objects, tmp_path):
     """What is compiled beside the kernels is tried with them."""
     shutil.copytree(SOURCES, tmp_path / "wrong")
     text = (tmp_path / "wrong" / "scalars.c").read_text(encoding="utf-8")
@@ -278,8 +273,8 @@ def test_without_right_kernels_there_is_no_step(right, tmp_path):
     )
     (tmp_path / "wrong" / "scalars.c").write_text(text, encoding="utf-8")
     run([*CC, *toolchain.quoted_flags(), *FLAGS, "-c", tmp_path / "wrong" / "scalars.c", "-o", tmp_path / "scalars.o"])
-    objects = [tmp_path / "scalars.o" if path.name == "scalars.o" else path for path in right]
-    status, isa, back, *text = outcome(tmp_path, objects)
+    changed = [tmp_path / "scalars.o" if path.name == "scalars.o" else path for path in objects]
+    status, isa, back, *text = outcome(tmp_path, changed)
     assert (status, isa, back) == ("14", "none", "14")
     assert "-ffast-math," in text
     assert text[-1] == "-ffp-contract=fast"  # and no name of kernels after it

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import cache
 
 import numpy as np
 import pytest
@@ -23,8 +24,17 @@ from variants import VARIANTS
 SIZES = [1_200_000, 5, 0, 1024, 70_001]  # elements: one that is worth waking threads for, and odd ones
 
 
+# Made once, also for the children of a fork, in which they would take longer than the steps.
+grads_of, params_of = cache(make_grads), cache(make_params)
+
+
+@cache
+def finite_grads(seed):
+    return [np.nan_to_num(make_grads(n, np.float32, seed), posinf=1, neginf=-1) for n in SIZES]
+
+
 def subject(seed=0):
-    params = [make_params(n, np.float32, seed) for n in SIZES]
+    params = [params_of(n, np.float32, seed).copy() for n in SIZES]
     return lrfast.AdamW(params, lr=0.1), params
 
 
@@ -34,7 +44,7 @@ def digest(params):
 
 def digest_after(steps, optimizer, params):
     for t in range(steps):
-        optimizer.step([np.nan_to_num(make_grads(n, np.float32, seed=t), posinf=1, neginf=-1) for n in SIZES])
+        optimizer.step(finite_grads(t))
     return digest(np.nan_to_num(p) for p in params)
 
 
@@ -61,15 +71,22 @@ def test_same_bits_for_any_number_of_threads(n, expected):
     with lrfast.num_threads(n):
         assert digest_after(3, *subject()) == expected
         for variant in ("momentum", "amsgrad", "rmsprop-centered-momentum"):
-            params = [make_params(1_100_000, dtype) for dtype in (np.float32, np.float64)]
-            alone = [p.copy() for p in params]
-            optimizer, serial = VARIANTS[variant].make(params), VARIANTS[variant].make(alone)
-            for t in range(2):
-                grads = [make_grads(p.size, p.dtype, seed=t) for p in params]
-                optimizer.step(grads)
-                with lrfast.num_threads(1):
-                    serial.step(grads)
-            assert all(same_bits(a, b) for a, b in zip(params, alone, strict=True))
+            assert all(same_bits(a, b) for a, b in zip(large(variant), on_one_thread(variant), strict=True))
+
+
+def large(variant):
+    """Two parameters that are worth waking threads for, after two steps."""
+    params = [params_of(1_100_000, dtype).copy() for dtype in (np.float32, np.float64)]
+    optimizer = VARIANTS[variant].make(params)
+    for t in range(2):
+        optimizer.step([grads_of(p.size, p.dtype, t) for p in params])
+    return params
+
+
+@cache
+def on_one_thread(variant):
+    with lrfast.num_threads(1):
+        return large(variant)
 
 
 # ---- how many ------------------------------------------------------------------------------------------------

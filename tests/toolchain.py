@@ -63,6 +63,13 @@ def run(command: list[object], **kwargs: object) -> str:
     return done.stdout
 
 
+def build_quickly(tree: Path) -> None:
+    """Takes optimization out of setup.py in a copy of the tree: a quarter of the time, and the same bits."""
+    setup = (tree / "setup.py").read_text(encoding="utf-8")
+    assert setup.count('["-O3", ') == 1
+    (tree / "setup.py").write_text(setup.replace('["-O3", ', '["-O0", '), encoding="utf-8")
+
+
 def build_objects(directory: Path, *extra: str) -> list[Path]:
     """Object files of src_c by the quoted line, in a directory of their own."""
     (directory / "src_c").symlink_to(SOURCES)
