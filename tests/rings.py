@@ -73,6 +73,9 @@ PRELOADED = (
     "tests/test_sharing.py tests/test_interrupts.py tests/test_nomemory.py"
 )
 SANITIZER = "-fsanitize=address,undefined"
+# Where neither bits nor speed are the question.
+QUICKLY = "import sys, pathlib; sys.path.insert(0, 'tests'); import toolchain; toolchain.build_quickly(pathlib.Path())"
+BUILD_QUICKLY = [sys.executable, "-c", QUICKLY]
 BUILT_BY_CLANG = "import lrfast; print(c := lrfast.show_config('dicts')['compiler']); assert 'clang' in c.lower()"
 COMPILERS = [
     Cell("gcc", [CORE_AND_LOOPS], GCC),
@@ -94,6 +97,7 @@ COMPILERS = [
     Cell(
         "extension, address and undefined behaviour sanitizers",
         [
+            BUILD_QUICKLY,
             ["env", f"CFLAGS={SANITIZER}", f"LDFLAGS={SANITIZER}", sys.executable, "setup.py", "-q", "build_ext", "-i"],
             ["sh", "-c", PRELOADED],
         ],
@@ -130,6 +134,7 @@ VERSIONS = [
     Cell(
         f"{python} with NumPy {numpy}",
         [
+            BUILD_QUICKLY,
             [python, "-m", "venv", ".venv"],
             [".venv/bin/pip", "install", "-q", f"numpy=={numpy}", "--editable", ".[demo,test]"],
             pytest("-n", "auto", *BINDING, python=".venv/bin/python"),

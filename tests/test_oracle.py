@@ -35,7 +35,7 @@ def test_every_optimizer_is_listed_with_its_formula():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if VARIANTS[v].cls not in UNLISTED])
 def test_one_step_against_exact_arithmetic(variant, dtype, request):
-    n, rng = 400 if request.config.getoption("--whole") else 100, np.random.default_rng(5)
+    n, rng = 400 if request.config.getoption("--whole") else 50, np.random.default_rng(5)
     param = rng.standard_normal(n).astype(dtype)
     optimizer = VARIANTS[variant].make(param)
     formula = getattr(exact, type(optimizer).__name__.lower())

@@ -231,7 +231,7 @@ def test_without_a_compiler_the_extension_can_be_required(sdist, no_compiler, tm
 # ---- with flags that the core refuses ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags", ["-ffast-math", "-ffinite-math-only", "-include /nonexistent.h"])
+@pytest.mark.parametrize("flags", ["-ffinite-math-only", "-include /nonexistent.h"])
 def test_why_there_is_no_extension_is_told_by_the_build_and_by_the_package(flags, sdist, tmp_path):
     """In the compiler's words, which pip shows only to those who ask."""
     environment = {name: value for name, value in COMPLETE.items() if name != "LRFAST_REQUIRE_EXT"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -27,13 +28,18 @@ class Digits:
 
 def load_digits(seed: int) -> Digits:
     """The 1,797 images of 8 x 8 grey values, split at random into 1,437 to train on and 360 to test with."""
-    from sklearn import datasets
-
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32)
+    images, labels = _images_and_labels()
     order = np.random.default_rng(seed).permutation(len(images))
     train, test = order[:_TRAIN], order[_TRAIN:]
     return Digits(images[train], labels[train], images[test], labels[test])
+
+
+@cache
+def _images_and_labels() -> tuple[Array, Array]:
+    from sklearn import datasets
+
+    images, labels = datasets.load_digits(return_X_y=True)
+    return (images / 16).astype(np.float32), labels
 
 
 class MLP:

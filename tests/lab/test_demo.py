@@ -22,8 +22,9 @@ from variants import taken
 NAMES = [contestant.name for contestant in CONTESTANTS]
 
 
-def test_quick_demo_writes_a_page_that_needs_nothing_else(tmp_path, capsys):
-    page = demo.run(tmp_path / "new" / "folder", quick=True)
+def test_quick_demo_writes_a_page_that_needs_nothing_else(quick_demo):
+    folder, printed = quick_demo
+    page = folder / "index.html"
     html = page.read_text(encoding="utf-8")
     pictures = re.findall(r'src="([^"]*)"', html)
     assert len(pictures) == 3 * len(FAMILIES) + 2
@@ -32,14 +33,13 @@ def test_quick_demo_writes_a_page_that_needs_nothing_else(tmp_path, capsys):
     assert (page.parent / "lecture.html").is_file()
     assert "://" not in html
     assert sum(path.stat().st_size for path in page.parent.iterdir()) < 3_000_000
-    printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == str(page.resolve())
     for name in NAMES:
         assert name in html
         assert name in printed
 
 
-@pytest.mark.matrix(3)
+@pytest.mark.matrix(5)
 @pytest.mark.parametrize("contestant", CONTESTANTS, ids=NAMES)
 def test_accuracy(contestant):
     seeds = range(FIRST_SEED, FIRST_SEED + 3)

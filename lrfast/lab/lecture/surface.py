@@ -43,7 +43,10 @@ def _crescent_loss(p: Array) -> Array:
 def _crescent_gradient(p: Array) -> Array:
     x, y = p[..., 0], p[..., 1]
     off = y - x * x
-    return np.stack([-400 * x * off - 2 * (1 - x), 200 * off], axis=-1)
+    gradient = np.empty_like(p)
+    gradient[..., 0] = -400 * x * off - 2 * (1 - x)
+    gradient[..., 1] = 200 * off
+    return gradient
 
 
 LONG_BOWL = bowl(0.01, 200.0)
