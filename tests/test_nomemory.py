@@ -22,7 +22,7 @@ CALLS += ["state_dict", "load_state_dict", "add_param_group", "use_ema", "clip_n
 @pytest.mark.parametrize("plan", ["compiled", "numpy"])
 def test_no_memory_at_any_allocation(plan, call, request):
     """At each, or at the share of them that is drawn."""
-    every = 1 if request.config.getoption("--whole") else 17
+    every = 1 if request.config.getoption("--whole") else 11
     which = [str(1 + drawn.number() % every), str(every)]
     run = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("nomemory.py")), plan, *which, call],
