@@ -60,6 +60,18 @@ def objects(made_once):
     return sorted(folder.glob("*.o"))
 
 
+@pytest.fixture(scope="session")
+def quick_demo(made_once):
+    """The folder that the command wrote, with the lecture, in a process of its own; and what it printed."""
+
+    def make(folder):
+        printed = toolchain.run([sys.executable, "-m", "lrfast", "demo", "--quick", folder / "new" / "folder"])
+        (folder / "printed").write_text(printed, encoding="utf-8")
+
+    made = made_once("demo", make)
+    return made / "new" / "folder", (made / "printed").read_text(encoding="utf-8")
+
+
 def pytest_addoption(parser):
     parser.addoption("--whole", action="store_true", help="all of each matrix instead of the line of the day")
 
