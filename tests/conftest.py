@@ -65,7 +65,8 @@ def quick_demo(made_once):
     """The folder that the command wrote, with the lecture, in a process of its own; and what it printed."""
 
     def make(folder):
-        printed = toolchain.run([sys.executable, "-m", "lrfast", "demo", "--quick", folder / "new" / "folder"])
+        command = [sys.executable, "-m", "lrfast", "demo", "--quick", folder / "new" / "folder"]
+        printed = toolchain.run(command, cwd=toolchain.ROOT)
         (folder / "printed").write_text(printed, encoding="utf-8")
 
     made = made_once("demo", make)
