@@ -95,11 +95,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write_members(file: Any, members: dict[str, Array]) -> None:
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in members.items():
-            # An entry of its own date, which is a constant: equal states are equal files.
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=array.nbytes >= 2**31) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    try:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in members.items():
+                # An entry of its own date, which is a constant: equal states are equal files.
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=array.nbytes >= 2**31) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    except ValueError as error:  # of an archive that is closed while it is written to, for the reason before it
+        raise error.__context__ or error from None
 
 
 def _read_members(file: Any) -> dict[str, Array]:
