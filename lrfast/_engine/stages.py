@@ -98,9 +98,10 @@ def count_overflowed(before: Array, after: Array) -> int:
 def clamp(grad: Array, grad_scale: float, bound: float) -> Array:
     """The scaled gradient, limited to -bound .. bound; NaN stays."""
     c = grad.dtype.type
+    least, most = c(-bound), c(bound)  # not -c(bound): without memory NumPy 2.4 crashes in the minus of a scalar
     x: Array = c(grad_scale) * grad
-    x = np.where(x < -c(bound), -c(bound), x)
-    x = np.where(x > c(bound), c(bound), x)
+    x = np.where(x < least, least, x)
+    x = np.where(x > most, most, x)
     return x
 
 
