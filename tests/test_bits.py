@@ -60,6 +60,56 @@ def test_there_are_compiled_kernels():
     assert COMPILED, "the extension is missing: nothing below would be tested"
 
 
+@pytest.mark.parametrize("state", [None, 0.3])
+def test_functional_is_the_reference(state):
+    """Also from states that something else has left there, which update 1 of some rules does not read."""
+    for variant, cls, settings, *_ in VARIANTS.values():
+        name = cls.__name__.lower()
+        options = {k: v for k, v in settings.items() if k != "initial_accumulator_value"}
+        buffers = cls(np.zeros(300, np.float32), **settings)._buffers
+        states = buffers.states[0] | buffers.carried_of(0)
+        results = []
+        for module in (lrfast.functional, lrfast.reference):
+            param, found = make_params(300, np.float32), []
+            arguments = {argument_of(cls.spec, n): s.copy() for n, s in states.items()}
+            for value in arguments.values() if state else []:
+                value[...] = state
+            for step in range(1, 6):
+                getattr(module, name)(param, make_grads(300, np.float32, step), **arguments, step=step, **options)
+                found += [array.copy() for array in (param, *arguments.values())]
+            results.append(found)
+        assert all(same_bits(a, b) for a, b in zip(*results, strict=True)), variant
+
+
+def assert_functions_agree(name, states, gradient=1.0, **settings):
+    """lrfast.functional, which is compiled, and lrfast.reference, on one element of float64 from such states."""
+    results = []
+    for module in (lrfast.functional, lrfast.reference):
+        param, grad, arrays = np.zeros(1), np.full(1, gradient), {k: np.full(1, v) for k, v in states.items()}
+        getattr(module, name)(param, grad, **arrays, **settings)
+        results.append([param, *arrays.values()])
+    assert all(same_bits(a, b) for a, b in zip(*results, strict=True)), (name, states, settings)
+
+
+def test_radam_where_its_formula_changes():
+    """Near y = 2^-8 each term of the series and of what comes after it counts; there is one beta2 with y = 2^-8."""
+    moments = {"exp_avg": 0.5, "exp_avg_sq": 0.5}
+    assert_functions_agree("radam", moments, step=2**45, betas=(0.9, 1 - 2**-53))
+    rng = np.random.default_rng(7)
+    for step in [*range(1, 60), *np.unique(rng.integers(60, 10**5, 200)).tolist()]:
+        for y in rng.uniform(2**-9, 2**-7, 5) if step < 60 else [2**-8 * 0.999]:
+            assert_functions_agree("radam", moments, step=step, betas=(0.9, 1 - y / step))
+
+
+def test_a_mean_of_squares_that_is_the_largest_number_is_no_infinite_one():
+    largest = np.finfo(np.float64).max
+    settings = dict(step=2, alpha=1 - 2**-53, centered=True)
+    assert_functions_agree("rmsprop", {"square_avg": largest, "grad_avg": 2.0**511}, 2.0**512, **settings)
+    square_avg = np.full(1, largest)
+    lrfast.functional.rmsprop(np.zeros(1), np.full(1, 2.0**512), square_avg, grad_avg=np.zeros(1), **settings)
+    assert square_avg[0] == largest
+
+
 @pytest.mark.parametrize(("variant", "settings"), CORNERS)
 def test_corners_of_settings(variant, settings):
     for dtype in DTYPES:
@@ -144,27 +194,6 @@ def test_several_tensors_are_like_one_each():
         assert all(same_bits(a, b) for a, b in zip(together, alone, strict=True)), variant.name
 
 
-@pytest.mark.parametrize("state", [None, 0.3])
-def test_functional_is_the_reference(state):
-    """Also from states that something else has left there, which update 1 of some rules does not read."""
-    for variant, cls, settings, *_ in VARIANTS.values():
-        name = cls.__name__.lower()
-        options = {k: v for k, v in settings.items() if k != "initial_accumulator_value"}
-        buffers = cls(np.zeros(300, np.float32), **settings)._buffers
-        states = buffers.states[0] | buffers.carried_of(0)
-        results = []
-        for module in (lrfast.functional, lrfast.reference):
-            param, found = make_params(300, np.float32), []
-            arguments = {argument_of(cls.spec, n): s.copy() for n, s in states.items()}
-            for value in arguments.values() if state else []:
-                value[...] = state
-            for step in range(1, 6):
-                getattr(module, name)(param, make_grads(300, np.float32, step), **arguments, step=step, **options)
-                found += [array.copy() for array in (param, *arguments.values())]
-            results.append(found)
-        assert all(same_bits(a, b) for a, b in zip(*results, strict=True)), variant
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dead_gradients_leave_no_denormals(dtype):
     for variant, cls, settings, *_ in VARIANTS.values():
@@ -184,32 +213,3 @@ def test_dead_gradients_leave_no_denormals(dtype):
         assert all(np.all((s == 0) | (np.abs(s) >= smallest)) for s in states), variant
         moving = [v for n, v in optimizer.state[0].items() if n in ("exp_avg", "momentum_buffer", "square_avg")]
         assert all(np.all(s == 0) for s in moving), variant
-
-
-def assert_functions_agree(name, states, gradient=1.0, **settings):
-    """lrfast.functional, which is compiled, and lrfast.reference, on one element of float64 from such states."""
-    results = []
-    for module in (lrfast.functional, lrfast.reference):
-        param, grad, arrays = np.zeros(1), np.full(1, gradient), {k: np.full(1, v) for k, v in states.items()}
-        getattr(module, name)(param, grad, **arrays, **settings)
-        results.append([param, *arrays.values()])
-    assert all(same_bits(a, b) for a, b in zip(*results, strict=True)), (name, states, settings)
-
-
-def test_radam_where_its_formula_changes():
-    """Near y = 2^-8 each term of the series and of what comes after it counts; there is one beta2 with y = 2^-8."""
-    moments = {"exp_avg": 0.5, "exp_avg_sq": 0.5}
-    assert_functions_agree("radam", moments, step=2**45, betas=(0.9, 1 - 2**-53))
-    rng = np.random.default_rng(7)
-    for step in [*range(1, 60), *np.unique(rng.integers(60, 10**5, 200)).tolist()]:
-        for y in rng.uniform(2**-9, 2**-7, 5) if step < 60 else [2**-8 * 0.999]:
-            assert_functions_agree("radam", moments, step=step, betas=(0.9, 1 - y / step))
-
-
-def test_a_mean_of_squares_that_is_the_largest_number_is_no_infinite_one():
-    largest = np.finfo(np.float64).max
-    settings = dict(step=2, alpha=1 - 2**-53, centered=True)
-    assert_functions_agree("rmsprop", {"square_avg": largest, "grad_avg": 2.0**511}, 2.0**512, **settings)
-    square_avg = np.full(1, largest)
-    lrfast.functional.rmsprop(np.zeros(1), np.full(1, 2.0**512), square_avg, grad_avg=np.zeros(1), **settings)
-    assert square_avg[0] == largest

@@ -77,6 +77,7 @@ _LISTED = [
     Variant("radam-maximize", lrfast.RAdam, dict(betas=(0.9, 0.99), weight_decay=0.01, maximize=True), golden=False),
     Variant("radam-decoupled", lrfast.RAdam, dict(weight_decay=0.1, decoupled_weight_decay=True), golden=False),
     Variant("radam-low-decoupled", lrfast.RAdam, dict(betas=(0.3, 0.6), weight_decay=0.1, decoupled_weight_decay=True)),
+    Variant("radam-long-memory", lrfast.RAdam, dict(lr=1e-2, betas=(0.9, 0.99999))),
     Variant("adadelta", lrfast.Adadelta, dict(), with_options=True),
     Variant("adadelta-decay-maximize", lrfast.Adadelta, dict(lr=0.1, rho=0.3, weight_decay=0.1, maximize=True)),
     Variant("adamax", lrfast.Adamax, dict(), with_options=True),
