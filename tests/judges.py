@@ -18,6 +18,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -126,10 +127,10 @@ class Tree:
             stub = f'#include "internal.h"\nconst lrf_kernels lrf_kernels_{isa} = {{.name = "{isa}"}};\n'
             (self.root / "src_c" / f"kernels_{isa}.c").write_text(stub)
         golden.write_variants(self.root / "build" / "golden_variants.inc")
-        for source in [*self.sources, *(f"tests/c/{name}.c" for name in self.programs)]:
-            self.compile(source, "base")
         self.cythonize()
-        self.compile("build/_core.c", "base")
+        sources = ["build/_core.c", *self.sources, *(f"tests/c/{name}.c" for name in self.programs)]
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            list(workers.map(lambda source: self.compile(source, "base"), sources))
         (self.root / "lrfast" / "_build_info.json").write_text('{"result": "compiled kernels"}\n')
         self.link_extension(set())
         start = time.monotonic()

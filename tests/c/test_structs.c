@@ -172,6 +172,45 @@ static void outputs(void)
     CHECK(stats[0].struct_size == sizeof stats[0]);
 }
 
+/* What lrf_report, lrf_outputs and lrf_stats had when they first had a size; nothing beyond that is read or written. */
+static void structs_as_they_first_were(void)
+{
+    enum { REPORT = 64, OUTPUTS = 40, STATS = 640 };
+    double work[64], ema[2][COUNT];
+    _Alignas(8) unsigned char report_bytes[sizeof(lrf_report)];
+    _Alignas(8) unsigned char stats_bytes[2][sizeof(lrf_stats)], outputs_bytes[2][OUTPUTS];
+    lrf_report *const report = (void *)memset(report_bytes, 0x55, sizeof report_bytes);
+    lrf_group group;
+    lrf_options options;
+
+    describe("structs as they first were");
+    start();
+    memset(stats_bytes, 0x55, sizeof stats_bytes);
+    for (size_t i = 0; i < 2; i++) {
+        lrf_outputs outputs = {.struct_size = OUTPUTS, .ema = ema[i], .stats = (void *)stats_bytes[i]};
+        outputs.stats->struct_size = STATS;
+        memcpy(outputs_bytes[i], &outputs, OUTPUTS);
+    }
+    report->struct_size = REPORT;
+    lrf_group_init(&group, sizeof group, LRF_ADAM);
+    group.tensors = tensors;
+    group.count = 2;
+    group.outputs = (void *)outputs_bytes;
+    lrf_options_init(&options, sizeof options);
+    options.flags = LRF_STATS;
+    options.work = work;
+    options.work_size = sizeof work;
+    CHECK(lrf_step(&group, 1, &options, report) == LRF_OK && report->updated == 2);
+    for (size_t i = REPORT; i < sizeof report_bytes; i++)
+        CHECK(report_bytes[i] == 0x55);
+    for (size_t i = 0; i < 2; i++) {
+        CHECK(memcmp(ema[i], params[i], sizeof params[i]) == 0);
+        CHECK(((const lrf_stats *)stats_bytes[i])->elements == COUNT);
+        for (size_t k = STATS; k < sizeof stats_bytes[i]; k++)
+            CHECK(stats_bytes[i][k] == 0x55);
+    }
+}
+
 /* A storage with nothing in it is the same as none; whatever is in it is refused, by name. */
 static void storage(void)
 {
@@ -237,6 +276,7 @@ int main(void)
     groups_of_version_0_1_0();
     reports();
     outputs();
+    structs_as_they_first_were();
     storage();
     the_job_is_opaque();
     return result();
