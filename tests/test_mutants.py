@@ -159,7 +159,7 @@ def test_golden_lines_of_a_rule_come_first():
 
 
 def test_what_a_result_stands_on(tmp_path):
-    for file in ("a.c", "tests/test_b.py", "tests/test_c.py", "tests/golden.txt"):
+    for file in ("a.c", "tests/test_b.py", "tests/test_c.py", "tests/golden.py"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("as it was")
 
@@ -176,6 +176,6 @@ def test_what_a_result_stands_on(tmp_path):
         return sorted(files)
 
     assert changed_by("killed", "tests/test_b.py::test_x[1-2]") == ["a.c", "test_b.py"]
-    assert changed_by("killed", "golden") == ["a.c", "golden.txt"]
+    assert changed_by("killed", "golden") == ["a.c", "golden.py"]
     assert changed_by("same code", "") == ["a.c"]
     assert changed_by("survived", "") == ["a.c", "test_b.py", "test_c.py"]
