@@ -135,6 +135,8 @@ class Tree:
             list(workers.map(lambda source: self.compile(source, "base"), sources))
         (self.root / "lrfast" / "_build_info.json").write_text('{"result": "compiled kernels"}\n')
         self.link_extension(set())
+        (self.root / "lrfast" / "lib").mkdir(exist_ok=True)
+        self.run(["ar", "rcs", "lrfast/lib/liblrfast.a", *self.objects(set())], "ar")
         start = time.monotonic()
         self.run_golden(set())
         self.patience = 10 + 15 * (time.monotonic() - start)  # seconds of a test that ends, however busy the machine

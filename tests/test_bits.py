@@ -92,9 +92,11 @@ def assert_functions_agree(name, states, gradient=1.0, **settings):
 
 
 def test_radam_where_its_formula_changes():
-    """Near y = 2^-8 each term of the series and of what comes after it counts; there is one beta2 with y = 2^-8."""
+    """Near y = 2^-8 each term of the series and of what comes after it counts; there is one beta2 where y is that, and
+    there are some where rho is 5."""
     moments = {"exp_avg": 0.5, "exp_avg_sq": 0.5}
     assert_functions_agree("radam", moments, step=2**45, betas=(0.9, 1 - 2**-53))
+    assert_functions_agree("radam", moments, step=6, betas=(0.9, 0.839768574865979))
     rng = np.random.default_rng(7)
     for step in [*range(1, 60), *np.unique(rng.integers(60, 10**5, 200)).tolist()]:
         for y in rng.uniform(2**-9, 2**-7, 5) if step < 60 else [2**-8 * 0.999]:
