@@ -165,6 +165,15 @@ def test_clip_norm_is_global_and_of_scaled_gradients(isa):
     assert np.isnan(optimizer.report.grad_norm)
 
 
+@pytest.mark.parametrize("isa", lrfast.available_isas())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clip_value_limits_scaled_gradients_however_large_the_scale(isa, dtype):
+    param, grad = np.zeros(3, dtype), np.array([1.0, 0.0, -30.0], dtype)
+    with lrfast.use_isa(isa):
+        lrfast.SGD(param, lr=1.0, clip_value=100.0).step(grad, grad_scale=8.0)
+    assert param.tolist() == [-8.0, 0.0, 100.0]
+
+
 @everywhere
 def test_clip_value_comes_before_clip_norm(isa):
     optimizer, params = make({"clip_value": 1.0, "clip_norm": 1.0}, settings={"lr": 1.0}, sizes=(4,))
