@@ -165,7 +165,7 @@ def test_clip_norm_is_global_and_of_scaled_gradients(isa):
     assert np.isnan(optimizer.report.grad_norm)
 
 
-@pytest.mark.parametrize("isa", lrfast.available_isas())
+@everywhere
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_clip_value_limits_scaled_gradients_however_large_the_scale(isa, dtype):
     param, grad = np.zeros(3, dtype), np.array([1.0, 0.0, -30.0], dtype)
