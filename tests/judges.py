@@ -114,6 +114,7 @@ class Tree:
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in ("LRFAST_ISA", "CFLAGS", "LDFLAGS")},
             "PYTHONPATH": str(root),
+            "LRFAST_TEST_LINE": "0",  # the same tests on every day
         }
         self.sources = sorted(str(path.relative_to(root)) for path in root.glob("src_c/*.c"))
         self.programs = sorted(path.stem for path in root.glob("tests/c/*.c") if path.stem != "layout")
@@ -265,7 +266,7 @@ class Tree:
         for cached in (self.root / file).parent.glob(f"__pycache__/{Path(file).stem}.*.pyc"):
             cached.unlink()  # which is known by size and second
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
-        command += ["-o", f"faulthandler_timeout={self.patience}", "-m", "not matrix"]  # the same tests on every day
+        command += ["-o", f"faulthandler_timeout={self.patience}", "-m", "not matrix"]
         self.run([*command, *tests], "tests", 30 * self.patience)
 
     def run(self, command: list[str], name: str, limit: float = 0) -> str:
