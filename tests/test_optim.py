@@ -80,6 +80,10 @@ def test_groups_have_their_own_numbers():
     assert type(optimizer.param_groups[1]["lr"]) is float
 
 
+def test_without_copies_there_is_no_list_of_them():
+    assert lrfast.SGD(np.ones(3)).copy_to is None
+
+
 def test_switches_are_kept_as_they_are_in_files():
     optimizer = lrfast.SGD(np.ones(3), momentum=0.9, nesterov=np.True_)
     assert optimizer.param_groups[0]["nesterov"] is True
