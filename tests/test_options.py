@@ -166,6 +166,13 @@ def test_clip_norm_is_global_and_of_scaled_gradients(isa):
 
 
 @everywhere
+def test_a_denormal_factor_of_the_norm_has_all_its_digits_beside_a_large_scale(isa):
+    param = np.zeros(1)
+    lrfast.SGD(param, lr=1.0, clip_norm=0.01).step(np.array([1.1e303]), grad_scale=1e5)
+    assert param[0] == pytest.approx(-0.01, rel=1e-15, abs=0)
+
+
+@everywhere
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_clip_value_limits_scaled_gradients_however_large_the_scale(isa, dtype):
     param, grad = np.zeros(3, dtype), np.array([1.0, 0.0, -30.0], dtype)
