@@ -1,7 +1,7 @@
 """Whether the tests notice when the sources are wrong: `python tests/mutants.py ...` builds and tests small mutations.
 
     all               every mutant of src_c/rules/ and scalars.c, and a drawn 400 of src_c/ and lrfast/_engine/
-    20                so many of all of these, drawn by date (drawn.py): what `make check` does
+    20                so many of src_c/rules/ and scalars.c, drawn by date (drawn.py): what `make check` does
     src_c/norm.c ...  every mutant of these files
 
 Two workers try one mutant after the other (judges.py). What happened is kept in build/mutants/ for as long as the
@@ -79,9 +79,9 @@ def choose(words: list[str]) -> list[Mutant]:
     engine = sorted(path for path in ROOT.glob("lrfast/_engine/*.py*") if path.suffix != ".pyi")
     every = of_files([str(path.relative_to(ROOT)) for path in [*core, *engine]])
     chance = random.Random(drawn.number())
-    if words[0].isdecimal():
-        return chance.sample(every, int(words[0]))
     rules = [mutant for mutant in every if mutant.file.startswith(("src_c/rules/", "src_c/scalars.c"))]
+    if words[0].isdecimal():
+        return chance.sample(rules, int(words[0]))
     others = [mutant for mutant in every if mutant not in set(rules)]
     return [*rules, *chance.sample(others, DRAWN)]
 

@@ -106,7 +106,7 @@ COMPILERS = [
     ),
 ]
 
-# Of the sources' mutants a few are drawn by date; `make mutants` judges all of the rules.
+# Of the mutants of the rules a few are drawn by date; `make mutants` judges all, and a share of the others.
 MUTANTS = Cell("mutants of the day", [[sys.executable, "tests/mutants.py", "20"]])
 
 # The promised bits do not depend on what a compiler may do; each of these takes its own line of the day.
@@ -167,10 +167,10 @@ def main(ring: str) -> int:
     if missing:
         return 1
     if ring == "check":
-        cells = [*COMPILERS, drawn.one_of(flags()), drawn.one_of(VERSIONS)]
+        cells = [*COMPILERS, MUTANTS, drawn.one_of(flags()), drawn.one_of(VERSIONS)]
         print(f"LRFAST_TEST_LINE={drawn.number()} draws the same lines: {cells[-2].name}; {cells[-1].name}")
     else:
-        cells = [*FILES, TORCH, MUTANTS, *COMPILERS, *flags("--whole"), *VERSIONS]
+        cells = [*FILES, TORCH, *COMPILERS, MUTANTS, *flags("--whole"), *VERSIONS]
     version, remembers = commit()
     folder = ROOT / "build" / "rings" / version
     folder.mkdir(parents=True, exist_ok=True)
