@@ -14,7 +14,7 @@ typedef struct old_group {
 } old_group;
 _Static_assert(sizeof(old_group) == GROUP_0_1_0 && sizeof(old_group) < sizeof(lrf_group), "0.1.0");
 
-static float params[2][COUNT], grads[2][COUNT], states[2][2][COUNT];
+static float params[2][COUNT], grads[2][COUNT], states[2][4][COUNT];
 static lrf_tensor tensors[2];
 
 static void start(void)
@@ -23,10 +23,13 @@ static void start(void)
         for (size_t k = 0; k < COUNT; k++) {
             params[i][k] = (float)number_at(LRF_FLOAT32, i, k);
             grads[i][k] = (float)number_at(LRF_FLOAT32, i + 2, k);
-            states[i][0][k] = states[i][1][k] = 0;
+            for (size_t slot = 0; slot < 4; slot++)
+                states[i][slot][k] = 0;
         }
-        tensors[i] =
-            (lrf_tensor){.param = params[i], .grad = grads[i], .state = {states[i][0], states[i][1]}, .count = COUNT};
+        tensors[i] = (lrf_tensor){.param = params[i],
+                                  .grad = grads[i],
+                                  .state = {states[i][0], states[i][1], states[i][2], states[i][3]},
+                                  .count = COUNT};
     }
 }
 
@@ -87,6 +90,32 @@ static void groups_of_version_0_1_0(void)
     CHECK(lrf_work_size((lrf_group *)groups, 2, &options) == 0);
     CHECK(lrf_overlap_scratch_size((lrf_group *)groups, 2) == 0);
     CHECK(lrf_check_overlap((lrf_group *)groups, 2, NULL, scratch, sizeof scratch, &report) == LRF_BAD_STRUCT);
+}
+
+/* Rules that are younger, and read numbers which come behind those that the host has. */
+static void younger_rules(void)
+{
+    static const uint32_t rules[] = {LRF_ADADELTA, LRF_RPROP};
+    lrf_report report = {.struct_size = sizeof report};
+
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        float expected[2][COUNT];
+        old_group groups[2];
+        lrf_group new_group;
+        describe("a group of 0.1.0 with rule %u", rules[i]);
+        memset(groups, 0x55, sizeof groups);
+        CHECK(lrf_group_init((lrf_group *)groups, sizeof groups[0], rules[i]) == LRF_OK);
+        lrf_group_init(&new_group, sizeof new_group, rules[i]);
+        groups[0].tensors = new_group.tensors = tensors;
+        groups[0].count = new_group.count = 2;
+        start();
+        CHECK(lrf_step(&new_group, 1, NULL, &report) == LRF_OK && lrf_step(&new_group, 1, NULL, &report) == LRF_OK);
+        memcpy(expected, params, sizeof params);
+        start();
+        for (size_t k = 0; k < 2; k++)
+            CHECK(lrf_step((lrf_group *)groups, 1, NULL, &report) == LRF_OK);
+        CHECK(memcmp(expected, params, sizeof params) == 0);
+    }
 }
 
 static void reports(void)
@@ -274,6 +303,7 @@ static void the_job_is_opaque(void)
 int main(void)
 {
     groups_of_version_0_1_0();
+    younger_rules();
     reports();
     outputs();
     structs_as_they_first_were();
