@@ -320,6 +320,19 @@ def test_what_is_loaded_belongs_to_the_optimizer(isa):
     assert not optimizer.state[0]["exp_avg"].any()
 
 
+def test_a_setting_that_only_others_have_tells_them_apart(isa):
+    """As a further key it would be kept."""
+    classes = {type(variant.make([np.ones(2)])) for variant in VARIANTS.values()}
+    settings = {cls: set(cls([np.ones(2)], lr=0.1).defaults) for cls in classes}
+    for cls, own in settings.items():
+        optimizer = cls([np.ones(2)], lr=0.1)
+        for key in set.union(*settings.values()) - own:
+            saved = optimizer.state_dict()
+            saved["param_groups"][0][key] = 0.5
+            with pytest.raises(ValueError, match="another optimizer"):
+                optimizer.load_state_dict(saved)
+
+
 def test_a_group_whose_plan_fails_leaves_edits_to_be_found(isa, monkeypatch):
     """add_param_group that is refused at its very end, then an edited step."""
     param = np.ones(2)
