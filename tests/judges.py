@@ -74,7 +74,7 @@ FIRST = {
     "lrfast/_engine/stages": ["options", "bits", "stats"],
     "lrfast/_engine/surroundings": ["options", "averages"],
     "lrfast/_engine/stat": ["stats", "monitor"],
-    "lrfast/_engine/settings": ["bad_settings", "schedules", "torch_layouts"],
+    "lrfast/_engine/settings": ["bad_settings", "schedules", "torch_layouts", "loading"],
     "lrfast/_engine/table": ["table"],
     "lrfast/_engine/threads": ["threads"],
     "lrfast/_engine/trial": ["finder"],
