@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from .family import Family
@@ -68,6 +67,8 @@ def _near(key: Any, settings: Mapping[str, Any]) -> str | None:
     plain = key.lower()
     if _OF_OTHER_LIBRARIES.get(plain) in settings:
         return _OF_OTHER_LIBRARIES[plain]
+    from difflib import get_close_matches  # which nobody waits for at import
+
     mistyped = next((name for name in settings if len(name) > 2 and _one_edit(plain, name)), None)
     return mistyped or next(iter(get_close_matches(plain, settings, 1, _CUTOFF)), None)
 

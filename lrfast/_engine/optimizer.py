@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import archive, averages, backend, checkpoint, form, further_keys, moved
+from . import averages, backend, checkpoint, form, further_keys, moved
 from .buffers import Buffers, Group, Snapshot, State, average_array, state_array
 from .commit import Call, at_once, copying, setting
 from .form import Form
@@ -17,6 +17,9 @@ from .further_keys import NAMES
 from .options import Options, StepOptions
 from .settings import Settings
 from .surroundings import Surroundings, recorder_of, recording
+
+if TYPE_CHECKING:
+    from . import archive
 
 _TRIES = 100  # of a step, to find settings that nobody changes meanwhile
 # A schedule or a setting may be code of the user, who may do anything in it.
@@ -314,6 +317,8 @@ class Optimizer(Surroundings):
         place, so that after a crash, a signal or a full disk the old file or the new one is there, whole; its
         permissions stay. Raises OSError, and TypeError for a further key of a group that a file cannot hold.
         """
+        from . import archive  # with zipfile, which nobody waits for at import
+
         about = [{key: repr(schedule) for key, schedule in group.items()} for group in self._settings.schedules]
         archive.write(path, self.state_dict(), {"optimizer": type(self).__name__, "schedules": about})
 
@@ -323,6 +328,8 @@ class Optimizer(Surroundings):
         All of the file is read and checked before anything is written. Raises OSError, ValueError for a damaged or
         foreign file, and what ``load_state_dict`` raises.
         """
+        from . import archive
+
         self.load_state_dict(archive.read(path), dtype=dtype)
 
     def refresh_copies(self) -> None:
