@@ -153,7 +153,11 @@ if importlib.util.find_spec("torch"):
 
     @pytest.mark.usefixtures("default_dtype")
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-    @pytest.mark.parametrize("variant", [name for name, variant in VARIANTS.items() if has_a_twin(variant)])
+    @pytest.mark.parametrize(
+        "variant",
+        # Near beta2 = 1 the length of PyTorch's average loses its digits.
+        [name for name, variant in VARIANTS.items() if has_a_twin(variant) and name != "radam-long-memory"],
+    )
     def test_against_pytorch(variant, dtype):
         _, cls, own, *_ = VARIANTS[variant]
         rng = np.random.default_rng(3)

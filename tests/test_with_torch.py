@@ -27,6 +27,15 @@ PAIRS = [
 COUNTS = 5
 
 
+@pytest.fixture(autouse=True)
+def default_dtype(request):
+    """In it PyTorch keeps what tensors carry from step to step: eta, mu, mu_product."""
+    kept, parameters = torch.get_default_dtype(), getattr(request.node, "callspec", None)
+    torch.set_default_dtype(parameters.params.get("dtype", torch.float64) if parameters else kept)
+    yield
+    torch.set_default_dtype(kept)
+
+
 def gradients(params, t):
     return [np.random.default_rng([t, i]).standard_normal(p.shape).astype(p.dtype) for i, p in enumerate(params)]
 
@@ -74,7 +83,10 @@ def for_torch(ours):
     """The lines of docs/checkpoints.md."""
     saved = ours.state_dict()
     saved["state"] = {
-        i: {key: torch.tensor(float(x)) if key == "step" else torch.from_numpy(x) for key, x in state.items()}
+        i: {
+            key: torch.from_numpy(x) if isinstance(x, np.ndarray) else torch.tensor(float(x))
+            for key, x in state.items()
+        }
         for i, state in saved["state"].items()
     }
     return saved
