@@ -95,6 +95,22 @@ def test_anybody_can_read_it(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes(), "equal states are equal files"
 
 
+def test_an_error_while_saving_is_that_error(tmp_path, monkeypatch):
+    """Whatever is being handled meanwhile."""
+
+    def broken(*_, **__):
+        raise ValueError("of its own")
+
+    optimizer = trained("adam")
+    monkeypatch.setattr(np.lib.format, "write_array", broken)
+    try:
+        raise KeyError("handled")
+    except KeyError:
+        with pytest.raises(ValueError, match="of its own"):
+            optimizer.save(tmp_path / "file.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_file_cannot_hold_is_named(tmp_path):
     optimizer = lrfast.SGD([{"params": [np.ones(2)], "tags": [1, {2}]}])
     (tmp_path / "file").write_text("old")

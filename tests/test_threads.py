@@ -368,3 +368,38 @@ def test_affinity_narrowed_while_running(expected):
         finally:
             for task in os.listdir("/proc/self/task"):
                 os.sched_setaffinity(int(task), processors)
+
+
+@pytest.mark.skipif(lrfast.available_isas()[0] == "numpy", reason="NumPy decides when the GIL is released")
+@pytest.mark.parametrize("call", ["step", "functional"])
+def test_others_run_during_a_step(call):
+    """Nobody is made to hand over the GIL here: another thread runs only where it is released."""
+    stop, turns, before = threading.Event(), [0], sys.getswitchinterval()
+    param, grad = np.zeros(4_000_000, np.float32), np.ones(4_000_000, np.float32)
+    states = np.zeros_like(param), np.zeros_like(param)
+    optimizer = lrfast.Adam([param], grads=[grad])
+
+    def act():
+        if call == "step":
+            optimizer.step()
+        else:
+            lrfast.functional.adam(param, grad, *states, step=1)
+
+    def count():
+        while not stop.wait(1e-4):
+            turns[0] += 1
+
+    other = threading.Thread(target=count)
+    other.start()
+    act()  # the first time more happens than a step
+    sys.setswitchinterval(1000)
+    try:
+        first, acts = turns[0], 0
+        while turns[0] == first and acts < 200:  # on a busy machine it may have no processor for a while
+            act()
+            acts += 1
+        assert turns[0] > first
+    finally:
+        sys.setswitchinterval(before)
+        stop.set()
+        other.join()

@@ -13,7 +13,8 @@ import os
 import re
 import secrets
 import zipfile
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,14 +96,19 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write_members(file: Any, members: dict[str, Array]) -> None:
-    try:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name, array in members.items():
-                # An entry of its own date, which is a constant: equal states are equal files.
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=array.nbytes >= 2**31) as member:
-                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-    except ValueError as error:  # of an archive that is closed while it is written to, for the reason before it
-        raise error.__context__ or error from None
+    with ExitStack() as cleanup:
+        archive = zipfile.ZipFile(file, "w")
+        cleanup.push(partial(_close, archive))
+        for name, array in members.items():
+            # An entry of its own date, which is a constant: equal states are equal files.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=array.nbytes >= 2**31) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def _close(archive: zipfile.ZipFile, kind: type[BaseException] | None, *_: object) -> None:
+    """After an exception of a kind nobody wants the file; that it cannot be closed then would hide the exception."""
+    with suppress(ValueError) if kind else nullcontext():
+        archive.close()
 
 
 def _read_members(file: Any) -> dict[str, Array]:
