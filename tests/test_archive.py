@@ -101,7 +101,7 @@ def test_an_error_while_saving_is_that_error(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ValueError("of its own")
 
-    optimizer = trained("adam")
+    optimizer, _ = trained("adam")
     monkeypatch.setattr(np.lib.format, "write_array", broken)
     try:
         raise KeyError("handled")
