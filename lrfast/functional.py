@@ -90,8 +90,9 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
         except TypeError:  # what cannot be hashed, or is refused again
             rule, settings, flags, numbers, arguments = prepare.__wrapped__(key)
         step, grad_scale = checks.step_number(step), checks.number("grad_scale", grad_scale)
+        wanted = arguments.values()
         for name in state_arguments:
-            needed = name in arguments.values()
+            needed = name in wanted
             if needed != (given.get(name) is not None):
                 verb = "needs" if needed else "has no"
                 raise ValueError(f"{name}: {rule.name} {verb} this state, got {type(given.get(name)).__name__}")

@@ -747,12 +747,13 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     cdef lrf_options options
     cdef lrf_report report
     cdef lrf_status status
+    cdef tuple carried = rule.carried
     report.struct_size = sizeof(report)
     if not (cnp.PyArray_Check(param) and fits(param, param) and cnp.PyArray_ISCARRAY(<cnp.ndarray>param)
             and cnp.PyArray_TYPE(<cnp.ndarray>param) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and fits(grad, param)):
         check()
     for name, state in states.items():
-        if name in rule.carried or not fits(state, param) or not cnp.PyArray_ISCARRAY(<cnp.ndarray>state):
+        if name in carried or not fits(state, param) or not cnp.PyArray_ISCARRAY(<cnp.ndarray>state):
             check()
     init_group(&group, rule, param, &tensor, 1)
     group.flags = flags
@@ -760,10 +761,10 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     bind_tensor(&tensor, param, states, rule)
     tensor.grad = cnp.PyArray_DATA(<cnp.ndarray>grad)
     tensor.step = step - 1
-    if rule.carried:
+    if carried:
         memset(&storage, 0, sizeof(storage))
         storage.struct_size = sizeof(storage)
-        for slot, name in enumerate(rule.carried):
+        for slot, name in enumerate(carried):
             storage.scalar[<size_t>slot] = states[name].item()
         group.storage = &storage
     lrf_options_init(&options, sizeof(options))
@@ -776,5 +777,5 @@ def update_once(rule, uint32_t flags, dict numbers, param, grad, dict states, ui
     if status != LRF_OK:
         check()
         raise refused(status, &report)
-    for slot, name in enumerate(rule.carried):
+    for slot, name in enumerate(carried):
         states[name].fill(storage.scalar[<size_t>slot])

@@ -1,7 +1,7 @@
 """Elementary functions of which every machine gives the same bits, in integers alone; the twin of ``elementary.c``.
 
 At most 1 ulp off; beside its own rounding a result is less than 2^-6 ulp off. Fixed point in [0, 1): the number is
-q / 2**128, and products drop what lies below.
+q / 2**128, or q / 2**64 in a series, and products drop what lies below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ _MOST = (1 << _DIGITS) - 1  # as good as 1
 _LN_2 = 0xB17217F7D1CF79ABC9E3B39803F2F6AF
 _HALF_LOG2_E = 0xB8AA3B295C17F0BBBE87FED0691D3E88
 _QUARTER_PI = 0xC90FDAA22168C234C4C6628B80DC1CD1
-_INVERSE_FACTORIALS = [_MOST // math.factorial(n) for n in range(22)]
+_SHORT = 64
+_INVERSE_FACTORIALS = [((1 << _SHORT) - 1) // math.factorial(n) for n in range(20)]
 _INVERSE_ODD = [_MOST // (2 * n + 1) for n in range(14)]
 _INVERSE_TWO_PI = 0x28BE60DB9391054A7F09D5F47D4D377036D8A5664F10E4107F9458EAF7AEF1586DC91B8E909374B801924BBA827464873F877AC72C4A69CFBA208D7D4BAED1213A671C09AD17DF904E64758E60D4CE7D272117E2EF7E4A0EC7FE25FFF7816603FBCBC462D6829B47DB4D9FB3C9F2C26DD3D18FD9A797FA8B5D49EEB1FAF97C5ECF41CE7DE294A4BA9AFED7EC47E357421580CC11BF1EDAEAFC33EF0826BD0D87  # noqa: E501
 _TWO_PI_DIGITS = 1280
@@ -95,17 +96,16 @@ def cos(x: float) -> float:
     series = 0
     if turns < half // 4:  # cos a = 1 - a^2 (1/2 - a^2/24 + ...)
         angle = (turns << 3) * _QUARTER_PI >> _DIGITS
-        square = angle * angle >> _DIGITS
-        for n in range(20, 0, -2):
-            series = _INVERSE_FACTORIALS[n] - (series * square >> _DIGITS)
-        series = series * square >> _DIGITS
-        result = _rounded((1 << _DIGITS) - series, 0)
+        square = (angle >> _SHORT) * (angle >> _SHORT) >> _SHORT
+        for n in range(18, 0, -2):
+            series = _INVERSE_FACTORIALS[n] - (series * square >> _SHORT)
+        result = _rounded((1 << _SHORT) - (series * square >> _SHORT) << _SHORT, 0)
     else:  # sin a = a - a a^2 (1/6 - a^2/120 + ...)
         angle = (half // 2 - turns << 3) * _QUARTER_PI >> _DIGITS
-        square = angle * angle >> _DIGITS
-        for n in range(21, 1, -2):
-            series = _INVERSE_FACTORIALS[n] - (series * square >> _DIGITS)
-        result = _rounded(angle - (angle * (series * square >> _DIGITS) >> _DIGITS), 0)
+        square = (angle >> _SHORT) * (angle >> _SHORT) >> _SHORT
+        for n in range(19, 1, -2):
+            series = _INVERSE_FACTORIALS[n] - (series * square >> _SHORT)
+        result = _rounded(angle - (angle * (series * square >> _SHORT) >> _SHORT), 0)
     return -result if negative else result
 
 
@@ -165,11 +165,11 @@ def _exp2_of(x: _Number, y: _Number) -> float:
     size = q << exponent if exponent > 0 else q >> -exponent
     whole, f = divmod(-size if negative else size, 1 << _DIGITS)
     r = f * _LN_2 >> _DIGITS
-    series = 0
-    for n in range(20, 1, -1):
-        series = (series * r >> _DIGITS) + _INVERSE_FACTORIALS[n]
-    grown = r + ((r * r >> _DIGITS) * series >> _DIGITS)
-    return _rounded(grown >> 1 | 1 << 127, whole + 1)
+    short_r, series = r >> _SHORT, 0
+    for n in range(18, 1, -1):
+        series = (series * short_r >> _SHORT) + _INVERSE_FACTORIALS[n]
+    series = (short_r * short_r >> _SHORT) * series >> _SHORT
+    return _rounded(r + (series << _SHORT) >> 1 | 1 << 127, whole + 1)
 
 
 def _turns_of(x: _Number) -> int:

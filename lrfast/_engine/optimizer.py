@@ -180,7 +180,9 @@ class Optimizer(Surroundings):
             grads = self._form.in_order("grads", grads, len(self.state))
         plan = self._plan
         if self._scheduled:
-            self._follow(plan)
+            if callable(self._options.ema):
+                self._follow_decay(plan)
+            self._settings.follow(plan)
             if self._plan is not plan:
                 raise RuntimeError(_ANOTHER)
         if plan.step(grads, grad_scale):
@@ -188,19 +190,19 @@ class Optimizer(Surroundings):
         for _ in range(_TRIES):
             if not self._take_edits():  # another thread was faster, or an interrupt left something half done
                 self._settings.tell(plan)
-                self._follow(plan)
+                if callable(self._options.ema):
+                    self._follow_decay(plan)
+                self._settings.follow(plan)
             if self._plan is not plan:
                 raise RuntimeError(_ANOTHER)
             if plan.step(grads, grad_scale):
                 return
         raise RuntimeError("step: expected settings that hold still, but each time that they were read they changed")
 
-    def _follow(self, plan: Any) -> None:
-        """Values of schedules for the next update of a plan. Raises TypeError or ValueError."""
-        if callable(self._options.ema):
-            t = plan.updates
-            plan.set(None, {}, {"ema_decay": averages.decay_at(self._options.ema, t)}, t=t)
-        self._settings.follow(plan)
+    def _follow_decay(self, plan: Any) -> None:
+        """The schedule of the average's decay, for the next update of a plan. Raises TypeError or ValueError."""
+        t = plan.updates
+        plan.set(None, {}, {"ema_decay": averages.decay_at(self._options.ema, t)}, t=t)
 
     def _take_edits(self) -> bool:
         """Checks what was edited since the last step, and tells the plan; whether there was anything."""

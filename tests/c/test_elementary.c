@@ -13,7 +13,7 @@ static const struct {
     {"exp", lrf_exp, NULL, 0x3f83a210c6b98a2d},
     {"log", lrf_log, NULL, 0xee4348add82ba601},
     {"power", NULL, lrf_power, 0x53b4851c6a2647c1},
-    {"cos", lrf_cos, NULL, 0x5ad8ec70f07b5ecb},
+    {"cos", lrf_cos, NULL, 0xf16c67457a594ed4},
 };
 
 /* Any exponent for one in four, otherwise some between 1/64 and 64. */
