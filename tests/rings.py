@@ -69,7 +69,7 @@ CORE_AND_LOOPS = pytest("--whole", "tests/test_c.py", "tests/test_vectorised.py"
 PRELOADED = (
     "LD_PRELOAD=$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so) PYTHONMALLOC=malloc "
     "ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 "
-    f"{sys.executable} -m pytest -q -p no:xdist -s -k 'not numpy and not lines' tests/test_hostile.py "
+    f"{sys.executable} -m pytest -q -p no:xdist -s -k 'not numpy and not lines and not in_c' tests/test_hostile.py "
     "tests/test_sharing.py tests/test_interrupts.py tests/test_nomemory.py"
 )
 SANITIZER = "-fsanitize=address,undefined"

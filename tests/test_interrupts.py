@@ -131,6 +131,13 @@ def scheduled_and_edited() -> lrfast.Optimizer:
     return optimizer
 
 
+def measured_at_last() -> lrfast.Optimizer:
+    """Its next step needs memory that none before has needed."""
+    optimizer = adam(stats=False)
+    optimizer.stats = True
+    return optimizer
+
+
 def carrying() -> lrfast.Optimizer:
     """Numbers beside the arrays."""
     optimizer = lrfast.NAdam(arrays(0), lr=0.1)
@@ -221,6 +228,8 @@ ACTIONS: dict[str, tuple[Callable[[], lrfast.Optimizer], Callable[[lrfast.Optimi
     "step, reordered": (reordered, lambda o: o.step(arrays(3))),
     "step, scheduled and edited": (scheduled_and_edited, lambda o: o.step(arrays(3))),
     "step, carrying": (carrying, lambda o: o.step(arrays(3))),
+    "step, measured at last": (measured_at_last, lambda o: o.step(arrays(3))),
+    "deepcopy, carrying": (carrying, copy.deepcopy),
     "load_state_dict, carrying": (carrying, lambda o: o.load_state_dict(CARRIED)),
     "step, by name": (named, lambda o: o.step({"y": np.ones(3), "x": np.ones(2)})),
     "step, untold": (untold, lambda o: o.step(arrays(3))),
