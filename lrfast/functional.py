@@ -32,6 +32,7 @@ class _Prepared(NamedTuple):
     flags: int
     numbers: dict[str, float]
     arguments: dict[str, str]
+    is_wide: bool  # float32 does not hold a setting, of which C may know nothing: the rule may not read it
 
 
 def _kind(value: Any) -> Any:
@@ -72,7 +73,12 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
         rule = RULES[optimizer.variant({**complete, **settings})]
         numbers, flags = numbers_of(rule, settings, optimizer.numbers(settings)), flags_of(settings)
         arguments = {name: specification.argument_of(spec, name) for name in (*rule.state_names, *rule.carried)}
-        return _Prepared(rule, settings, flags, numbers, arguments)
+        try:
+            fit.settings(settings, np.dtype(np.float32))
+            is_wide = False
+        except ValueError:
+            is_wide = True
+        return _Prepared(rule, settings, flags, numbers, arguments, is_wide)
 
     @wraps(getattr(reference, name_of_it))
     def update(param: Any, grad: Any, *states: Any, step: int, grad_scale: float = 1.0, **options: Any) -> None:
@@ -86,9 +92,9 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
                 given[name] = options.pop(name)
         key = tuple((name, value, _kind(value)) for name, value in options.items())
         try:
-            rule, settings, flags, numbers, arguments = prepare(key)
+            rule, settings, flags, numbers, arguments, is_wide = prepare(key)
         except TypeError:  # what cannot be hashed, or is refused again
-            rule, settings, flags, numbers, arguments = prepare.__wrapped__(key)
+            rule, settings, flags, numbers, arguments, is_wide = prepare.__wrapped__(key)
         step, grad_scale = checks.step_number(step), checks.number("grad_scale", grad_scale)
         wanted = arguments.values()
         for name in state_arguments:
@@ -118,6 +124,8 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
             with np.errstate(all="ignore"):
                 specification.update_at_once(spec, param, grad, arrays, step, grad_scale, settings)
         else:
+            if is_wide:
+                check()
             core.update_once(rule, flags, numbers, param, grad, arrays, step, grad_scale, check)
 
     update.__module__ = __name__

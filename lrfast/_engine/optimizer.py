@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,7 @@ class Optimizer(Surroundings):
         plan = self._plan
         if self._scheduled:
             if callable(self._options.ema):
-                self._follow_decay(plan)
+                self._follow_decay(plan, self._options.ema)
             self._settings.follow(plan)
             if self._plan is not plan:
                 raise RuntimeError(_ANOTHER)
@@ -191,7 +191,7 @@ class Optimizer(Surroundings):
             if not self._take_edits():  # another thread was faster, or an interrupt left something half done
                 self._settings.tell(plan)
                 if callable(self._options.ema):
-                    self._follow_decay(plan)
+                    self._follow_decay(plan, self._options.ema)
                 self._settings.follow(plan)
             if self._plan is not plan:
                 raise RuntimeError(_ANOTHER)
@@ -199,10 +199,10 @@ class Optimizer(Surroundings):
                 return
         raise RuntimeError("step: expected settings that hold still, but each time that they were read they changed")
 
-    def _follow_decay(self, plan: Any) -> None:
-        """The schedule of the average's decay, for the next update of a plan. Raises TypeError or ValueError."""
+    def _follow_decay(self, plan: Any, decay: Callable[[int], Any]) -> None:
+        """Tells a plan the decay of averages for its next update. Raises TypeError or ValueError."""
         t = plan.updates
-        plan.set(None, {}, {"ema_decay": averages.decay_at(self._options.ema, t)}, t=t)
+        plan.set(None, {}, {"ema_decay": averages.decay_at(decay, t)}, t=t)
 
     def _take_edits(self) -> bool:
         """Checks what was edited since the last step, and tells the plan; whether there was anything."""
