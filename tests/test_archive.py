@@ -83,6 +83,16 @@ def test_names_and_further_keys_are_in_the_file(tmp_path):
     assert all(equal(loaded[key], saved[key]) for key in saved)
 
 
+def test_keys_that_are_one_word_in_the_file(tmp_path):
+    optimizer = lrfast.SGD(np.ones(3))
+    further = {"a b": np.ones(1), "a-b": np.ones(2), "a_b": np.ones(3), "x" * 300: np.ones(4)}
+    optimizer.param_groups[0].update(further)
+    optimizer.save(tmp_path / "x.npz")
+    other = lrfast.SGD(np.ones(3))
+    other.load(tmp_path / "x.npz")
+    assert [other.param_groups[0][key].size for key in further] == [1, 2, 3, 4]
+
+
 def test_anybody_can_read_it(tmp_path):
     optimizer, _ = trained("adam", lr=schedules.constant(0.5))
     optimizer.save(tmp_path / "a.npz")

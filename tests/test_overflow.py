@@ -115,6 +115,34 @@ def test_clipped_gradients_pass(variant, dtype):
                 assert np.isfinite(squares(optimizer)).all()
 
 
+def edge(dtype, scale):
+    """Gradients around the least whose square is infinite once they are scaled as rules scale them."""
+    infinite = dtype(np.sqrt(np.finfo(dtype).max) / dtype(scale))
+    for direction in (0, np.inf):
+        g = infinite
+        for _ in range(4):
+            yield g
+            g = np.nextafter(g, dtype(direction))
+
+
+@pytest.mark.parametrize("clips", [False, True])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_refused_is_just_what_the_rule_cannot_square(dtype, clips, isa):
+    rng, refused = np.random.default_rng(0), 0
+    clip_value = float(np.finfo(dtype).max) if clips else None
+    optimizer = lrfast.Adam(np.ones(1, dtype), nonfinite="skip", clip_value=clip_value)
+    for scale in rng.uniform(0.5, 4, 60):
+        for g in edge(dtype, scale):
+            with lrfast.use_isa(isa):
+                optimizer.step(np.array([g]), grad_scale=scale)
+            with np.errstate(over="ignore"):
+                x = dtype(scale) * g
+                assert optimizer.report.skipped == np.isinf(x * x), (scale, g)
+            refused += optimizer.report.skipped
+    assert 100 < refused < 380
+
+
 # ---- in the update -----------------------------------------------------------------------------------------------
 
 

@@ -293,9 +293,7 @@ class Plan:
         self._buffers, self._groups, self._live = buffers, groups, list(live)
         self._known: list[dict[str, Any]] = [{} for _ in live]
         self._scheduled, self._set_at = scheduled, -1
-        self._options = Options()
-        self._decay, self._decay_at = 0.0, -1
-        self._recorder: Recorder | None = None
+        self.configure(Options(), None)
         self._line: dict[ref[Place], None] = {}  # who wants it, in order
         self._turns = 0
 
