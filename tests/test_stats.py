@@ -67,6 +67,20 @@ def test_sharpness_limits():
     )
 
 
+def test_limits_of_several_groups():
+    """The least of them; of rules that have none, what the latest move says."""
+    for cls in (lrfast.SGD, lrfast.RMSprop):
+        groups = [{"params": np.ones(2), "lr": 0.01}, {"params": np.ones(2), "lr": 0.1}]
+        optimizer = cls(groups, stats=True)
+        for t in range(3):
+            optimizer.step([np.full(2, 0.5 + t), np.full(2, 0.5 - t)])
+        limit = optimizer.stats["total"]["sharpness_limit"]
+        if cls is lrfast.SGD:
+            assert limit == pytest.approx(2 / 0.1, rel=1e-9)
+        else:
+            assert math.isfinite(limit)
+
+
 def test_effective_rates_and_samples_seen():
     optimizer, _, _ = descend("adam", lr=0.01)
     state = optimizer.state[0]

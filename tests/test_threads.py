@@ -212,6 +212,14 @@ def test_who_is_pinned_later_says_so():
     assert done.returncode == 0, done.stderr
 
 
+def test_default_where_the_system_knows_no_affinity(monkeypatch, tmp_path):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert default_threads({}, tmp_path) == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert default_threads({}, tmp_path) == 1
+
+
 def test_default_follows_affinity_and_environment(tmp_path):
     processors = os.sched_getaffinity(0)
     assert default_threads({}, tmp_path) == len(processors)
