@@ -37,6 +37,7 @@ EXTENSION = "lrfast/_engine/_core" + sysconfig.get_config_var("EXT_SUFFIX")
 IN_C = ["options", "stats", "bits", "norms", "numbers", "bad_settings", "bad_input"]
 IN_PYTHON = ["options", "plan", "optim", "bad_input", "bad_settings", "bad_options", "messages", "stats", "table"]
 IN_PYTHON += ["schedules", "placement", "names", "further_keys", "checkpoint", "norms"]
+IN_PYTHON += ["loading", "overflow", "averages", "defined", "hostile"]
 FIRST = {
     "src_c/pool": ["threads"],
     "src_c/step": ["options", "bits", "threads"],

@@ -420,3 +420,11 @@ def test_show_config(capsys):
     assert lrfast.isa() in text
     with pytest.raises(ValueError, match="mode: expected"):
         lrfast.show_config("json")
+
+
+def test_groups_are_added_to_sequences_alone():
+    for params in (np.ones(3), {"x": np.ones(3)}):
+        optimizer = lrfast.SGD(params)
+        with pytest.raises(ValueError, match="add_param_group: expected an optimizer made from a sequence or groups"):
+            optimizer.add_param_group({"params": [np.ones(2)]})
+        assert len(optimizer.param_groups) == len(optimizer.state) == 1

@@ -115,6 +115,16 @@ def test_clipped_gradients_pass(variant, dtype):
                 assert np.isfinite(squares(optimizer)).all()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_error_names_the_one_cause(isa):
+    optimizer = lrfast.Adam(np.ones(3), nonfinite="raise")
+    with lrfast.use_isa(isa):
+        with pytest.raises(FloatingPointError, match="expected finite gradients, got 1 "):
+            optimizer.step(np.array([1.0, np.nan, 1e200]))
+        with pytest.raises(FloatingPointError, match=r"1e\+200 once scaled"):
+            optimizer.step(np.array([1.0, 1.0, 1e200]))
+
+
 def edge(dtype, scale):
     """Gradients around the least whose square is infinite once they are scaled as rules scale them."""
     infinite = dtype(np.sqrt(np.finfo(dtype).max) / dtype(scale))
