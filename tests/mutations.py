@@ -117,7 +117,7 @@ def _values(tokens: list[Token], text: str, in_c: bool) -> Changes:
             elif number[1].isdecimal():
                 yield start, end, f"{int(number[1]) + 1}{number[2]}"
             else:
-                yield start, end, f"{float(number[1]) * 2}{number[2]}"
+                yield start, end, f"{float(number[1]) * 2 or 1.0}{number[2]}"
         elif word == "!" or (word == "not" and before.text != "is"):
             yield start, end, ""
         elif word == "is":

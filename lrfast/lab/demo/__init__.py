@@ -63,13 +63,10 @@ def _print_table(results: list[Result]) -> None:
     for heading in ("train", "test", "lrfast", "NumPy", "ratio"):
         table.add_column(heading, justify="right")
     for result in results:
-        time = result.step_time
         table.add_row(
             result.contestant.name,
             f"{100 * result.final('train_accuracy'):.1f}",
             f"{100 * result.final('test_accuracy'):.1f}",
-            f"{1e6 * time.lrfast:.1f}",
-            f"{1e6 * time.numpy:.1f}",
-            f"{time.ratio:.1f}",
+            *result.step_time.columns(),
         )
     Console().print(table)

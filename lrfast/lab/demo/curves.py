@@ -20,7 +20,7 @@ FAMILIES = {
     "sgd": "Gradient descent",
     "rms": "Divided by past gradients",
     "adam": "Adam and its variants",
-    "more": "Steps of a size of their own",
+    "more": "Relatives of Adam",
 }
 
 # Adam and AMSGrad lie on top of each other.
