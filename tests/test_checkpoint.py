@@ -62,6 +62,19 @@ def test_copies_are_whole_and_independent(duplicate):
     assert twin.updates == optimizer.updates == 2
 
 
+def test_a_living_optimizer_takes_over_what_was_pickled():
+    source = lrfast.Adam([np.ones(3), np.ones(2)], lr=0.25)
+    source.step([np.ones(3), np.ones(2)])
+    other = lrfast.Adam([np.zeros(3), np.zeros(2)])
+    other.__setstate__(pickle.loads(pickle.dumps(source)).__getstate__())
+    source.step([np.ones(3), np.ones(2)])
+    other.step([np.ones(3), np.ones(2)])
+    assert other.updates == 2
+    assert other.param_groups[0]["lr"] == 0.25
+    for ours, theirs in zip(other.param_groups[0]["params"], source.param_groups[0]["params"], strict=True):
+        assert same_bits(ours, theirs)
+
+
 def test_state_dict_is_a_copy_in_torch_layout():
     optimizer, params = make("adamw")
     train(optimizer, params, 0, 3)

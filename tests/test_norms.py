@@ -202,3 +202,13 @@ def test_gradients_up_to_the_largest_number_are_finite(dtype, isa):
             _, report = descend(grads, scale, nonfinite="skip")
         assert report.skipped is skipped, (size, scale)
         assert report.grad_norm == pytest.approx(largest * size * scale) or size * scale > 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_tiny_gradients_of_float64_beside_float32(isa):
+    """Wherever they stand: float32 alone needs no second look."""
+    for dtypes in ([np.float32, np.float64], [np.float64, np.float32]):
+        optimizer = lrfast.SGD([np.ones(3, dtype) for dtype in dtypes], clip_norm=1.0)
+        with lrfast.use_isa(isa):
+            optimizer.step([np.full(3, 1e-200 if dtype is np.float64 else 0.0, dtype) for dtype in dtypes])
+        assert optimizer.report.grad_norm == pytest.approx(1e-200 * math.sqrt(3), rel=1e-15)
