@@ -62,7 +62,6 @@ FIRST = {
     "lrfast/_engine/checks": ["bad_input", "bad_settings", "checkpoint"],
     "lrfast/_engine/commit": ["checkpoint", "loading"],
     "lrfast/_engine/elementary": ["elementary", "schedules", "bits"],
-    "lrfast/_engine/extra": ["demo"],
     "lrfast/_engine/family": ["optim"],
     "lrfast/_engine/fit": ["numbers"],
     "lrfast/_engine/form": ["bad_input"],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lrfast
+from lrfast._engine.extra import import_extra
 from lrfast._engine.specification import argument_of
 from lrfast._engine.table import CONSTANTS, NUMBERS
 
@@ -182,3 +183,13 @@ def test_what_c_refuses_has_a_name_in_its_headers():
     assert len(refusals) > 25
     for what in refusals:
         assert all(re.search(rf"\b{name}", texts) for name in re.findall(r"\w+", what)), what
+
+
+def test_only_the_library_that_is_missing_is_said_to_be():
+    hint = r"pictures needs Rich: pip install 'lrfast\[demo\]'"
+    with pytest.raises(ModuleNotFoundError, match=hint), import_extra("pictures", "Rich"):
+        raise ModuleNotFoundError("No module named 'rich.table'", name="rich.table")
+    for name in (None, "ri", "matplotlib"):
+        error = ModuleNotFoundError("it is another", name=name)
+        with pytest.raises(ModuleNotFoundError, match="it is another"), import_extra("pictures", "Rich"):
+            raise error

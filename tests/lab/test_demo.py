@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import lrfast
-from lrfast._engine.extra import import_extra
 from lrfast.lab import demo
 from lrfast.lab.bench.numpy_steps import VARIANTS, make_step
 from lrfast.lab.demo.curves import FAMILIES
@@ -129,13 +128,3 @@ def test_import_does_not_need_the_extra(module):
     code = f"import {module}, sys; print({{'matplotlib', 'rich', 'sklearn'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home())
     assert done.stdout.strip() == "set()"
-
-
-def test_only_the_library_that_is_missing_is_said_to_be():
-    hint = r"pictures needs Rich: pip install 'lrfast\[demo\]'"
-    with pytest.raises(ModuleNotFoundError, match=hint), import_extra("pictures", "Rich"):
-        raise ModuleNotFoundError("No module named 'rich.table'", name="rich.table")
-    for name in (None, "ri", "matplotlib"):
-        error = ModuleNotFoundError("it is another", name=name)
-        with pytest.raises(ModuleNotFoundError, match="it is another"), import_extra("pictures", "Rich"):
-            raise error
