@@ -150,6 +150,8 @@ def test_without_updates_the_largest_step_counts(isa):
     optimizer.load_state_dict({**saved, "updates": 9})
     assert optimizer.updates == 9
     assert [s["step"] for s in optimizer.state] == [2, 4, 1]
+    with pytest.raises(ValueError, match="expected updates >= 4, the largest step, got 3"):
+        optimizer.load_state_dict(saved, updates=3)
 
 
 # ---- dicts that are not whole --------------------------------------------------------------------------------
