@@ -19,6 +19,9 @@ LRF_HIDDEN lrf_status lrf_check(const lrf_group *groups, size_t group_count, con
 /* Checks what has to be known of groups before their tensors are looked at: sizes, rule, dtype, pointers. */
 LRF_HIDDEN lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_report *report);
 
+/* Checks what lrf_reset_master needs of groups. */
+LRF_HIDDEN lrf_status lrf_check_masters(const lrf_group *groups, size_t group_count, lrf_report *report);
+
 /* Says what is refused, and returns the status. */
 LRF_HIDDEN lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status);
 
@@ -30,8 +33,8 @@ typedef struct lrf_buffer {
     int written;
 } lrf_buffer;
 
-/* The buffers that a step of a tensor needs, in the order param, grad, states, outputs; returns how many. */
-enum { LRF_STATE_SLOTS = 4, LRF_MOST_BUFFERS = 2 + LRF_STATE_SLOTS + 3 };
+/* The buffers that a step of a tensor needs, in the order param, master, grad, states, outputs; returns how many. */
+enum { LRF_STATE_SLOTS = 4, LRF_MOST_BUFFERS = 3 + LRF_STATE_SLOTS + 3 };
 LRF_HIDDEN size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written,
                                    lrf_buffer buffers[LRF_MOST_BUFFERS]);
 
@@ -80,6 +83,17 @@ static inline const lrf_storage *lrf_storage_at(const lrf_group *group, size_t i
 {
     return group->storage ? (const lrf_storage *)((const char *)group->storage + i * group->storage->struct_size)
                           : NULL;
+}
+
+/* NULL: all that the tensor has is native. Of groups of every version. */
+static inline const lrf_storage *lrf_formats_at(const lrf_group *group, size_t i)
+{
+    const int has_storage = group->struct_size > offsetof(lrf_group, storage) && group->storage;
+    const lrf_storage *const storage = has_storage ? lrf_storage_at(group, i) : NULL;
+    return storage && (storage->param_format | storage->grad_format | storage->state_format[0] |
+                       storage->state_format[1] | storage->state_format[2] | storage->state_format[3])
+               ? storage
+               : NULL;
 }
 
 enum { LRF_CARRIED_SLOTS = 4 };
@@ -226,8 +240,35 @@ typedef struct lrf_tile_run {
     const lrf_tensor *tensor;
     const lrf_outputs *outputs; /* NULL: none */
     const double *carried;      /* NULL: none */
+    const lrf_storage *storage; /* NULL: all native */
     size_t first, end, index;
 } lrf_tile_run;
+
+/* ---- formats.c: tiles of tensors that are not native --------------------------------------------------------- */
+
+/* Where a tile is decoded. Each begins a quarter page after the one before it: where a load has the page offset of a
+ * store shortly before it, processors make it wait. */
+enum { LRF_DECODED = LRF_TILE + 272 };
+typedef struct lrf_decoded {
+    float param[LRF_DECODED], grad[LRF_DECODED], states[LRF_STATE_SLOTS][LRF_DECODED];
+} lrf_decoded;
+
+/* Elements begin .. begin + n of the gradient, or of the parameter, for reading: where they are, or in memory. The
+ * parameter is what its master says, if it has one. */
+LRF_HIDDEN void *lrf_decode_grad(const lrf_kernels *kernels, const lrf_tile_run *run, size_t begin, size_t n,
+                                 float *memory);
+LRF_HIDDEN void *lrf_decode_param(const lrf_kernels *kernels, const lrf_tile_run *run, size_t begin, size_t n,
+                                  float *memory);
+
+/* Elements begin .. begin + n as a tensor of their own, for an update, all of it of the group's dtype. */
+LRF_HIDDEN lrf_tensor lrf_open_tile(const lrf_kernels *kernels, const lrf_tile_run *run, size_t begin, size_t n,
+                                    lrf_decoded *memory);
+
+/* Encodes what the update has made of it. read_back: the tile becomes what is stored. */
+LRF_HIDDEN void lrf_close_tile(const lrf_kernels *kernels, const lrf_tile_run *run, size_t begin,
+                               const lrf_tensor *tile, int read_back);
+
+/* ---- step.c, norm.c, update.c: phases, continued -------------------------------------------------------------- */
 
 /* How it goes on after a phase: the step ends here, the next one comes, or the same once more. */
 enum { LRF_STOP, LRF_GO_ON, LRF_ONCE_MORE };

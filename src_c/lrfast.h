@@ -79,7 +79,9 @@ const char *lrf_status_text(lrf_status status);
 
 /* ---- what to update -------------------------------------------------------------------------------------- */
 
-/* The last two are for copies of parameters only (lrf_outputs). */
+/* Groups compute in one of the first two; the last two are formats of tensors (lrf_storage) and of copies
+ * (lrf_outputs).
+ */
 typedef enum lrf_dtype { LRF_FLOAT32 = 1, LRF_FLOAT64 = 2, LRF_FLOAT16 = 3, LRF_BFLOAT16 = 4 } lrf_dtype;
 
 /* Rules and numbers are rows of optimizers.def, which is installed beside this file. For readers whose editor does not
@@ -100,8 +102,8 @@ typedef enum lrf_rule {
 } lrf_rule;
 
 /* One parameter tensor: 64 bytes, frozen; an array of these is the plan of a step. All buffers hold `count`
- * contiguous elements of the group's dtype, aligned to the element. States start at 0 unless the rule says
- * otherwise (Adagrad's sum may start at any value >= 0). */
+ * contiguous elements of the group's dtype, or of their format in lrf_storage, aligned to the element. States start at
+ * 0 unless the rule says otherwise (Adagrad's sum may start at any value >= 0). */
 typedef struct lrf_tensor {
     void *param;    /* read and written */
     void *grad;     /* read, and zeroed with LRF_ZERO_GRADS; NULL: this tensor is not updated and its step stays */
@@ -151,18 +153,32 @@ typedef struct lrf_outputs {
     uint32_t unused;    /* 0 */
 } lrf_outputs;
 
-/* How a buffer holds its elements; there is one way so far. */
-enum { LRF_NATIVE = 0 /* as the group's dtype */ };
+/* How a buffer holds its elements: LRF_NATIVE, as the group's dtype; in groups of LRF_FLOAT32 also LRF_BFLOAT16 and
+ * LRF_FLOAT16, each of parameter, gradient and states as it likes. What is not native is computed with in float32: tile
+ * by tile it is decoded, which is exact, and what the update made is rounded to nearest even, or to infinity where the
+ * format ends. A NaN becomes the code 0x7fc0 or 0x7e00. Norms, statistics and outputs are of what is stored, and an
+ * update that the parameter's format loses counts as lost.
+ *
+ * A parameter of 16 bits may have a master, in more[0], that holds it in float32 from step to step; outputs follow
+ * that: LRF_FLOAT32   float [count]: the master itself; the parameter is rounded from it in each step. Where it is no
+ * longer that, somebody has written it, and the step takes its value for the master's LRF_SPLIT     uint16_t [count],
+ * for LRF_BFLOAT16: the lower half of the master. The parameter is the bfloat16 nearest to the master, *at ties the one
+ * away from zero*, so that both together are the float32, bit for bit:
+ *                   ((parameter - (remainder >> 15)) << 16) | remainder. After the parameter was written by somebody
+ * else, call lrf_reset_master, or the old remainder is added to the new parameter To begin: a master that is the
+ * parameter's value, remainders of 0 (lrf_reset_master makes either). */
+enum { LRF_NATIVE = 0, LRF_SPLIT = 5 };
 
 /* What one tensor may have beside its lrf_tensor; all 0 but struct_size is the same as no lrf_storage. */
 typedef struct lrf_storage {
-    uint32_t struct_size;                               /* sizeof(lrf_storage), in each element of an array */
-    uint8_t param_format, grad_format, state_format[4]; /* LRF_NATIVE */
-    uint8_t unused[6];                                  /* 0 */
-    double scalar[4];   /* numbers of this tensor that its rule carries from step to step, as LRF_CARRIED in
-                           optimizers.def names them; advanced by lrf_end like `step`, and before the first update of no
-                           meaning: begin with 0. A rule that carries any needs storage */
-    void *more[4];      /* further buffers of formats; NULL, as no format has any yet */
+    uint32_t struct_size; /* sizeof(lrf_storage), in each element of an array */
+    uint8_t param_format, grad_format, state_format[4];
+    uint8_t master_format; /* 0 (none), LRF_FLOAT32 or LRF_SPLIT */
+    uint8_t unused[5];     /* 0 */
+    double scalar[4];      /* numbers of this tensor that its rule carries from step to step, as LRF_CARRIED in
+                              optimizers.def names them; advanced by lrf_end like `step`, and before the first update of no
+                              meaning: begin with 0. A rule that carries any needs storage */
+    void *more[4];         /* further buffers of formats: [0] of the master, the others NULL */
     uint64_t id, first; /* of the tensor among all, and of its first element in the whole of it: for noise and shards,
                            which no format has yet */
 } lrf_storage;
@@ -266,6 +282,11 @@ lrf_status lrf_step(const lrf_group *groups, size_t group_count, const lrf_optio
 size_t lrf_overlap_scratch_size(const lrf_group *groups, size_t group_count);
 lrf_status lrf_check_overlap(const lrf_group *groups, size_t group_count, const lrf_options *options, void *scratch,
                              size_t scratch_size, lrf_report *report);
+
+/* After parameters were written by anybody but a step (a checkpoint was loaded, an average swapped in): masters become
+ * what their parameters say, also without a gradient. LRF_FLOAT32: where the parameter is no longer what its master
+ * rounds to; LRF_SPLIT: all remainders become 0. States stay. On the calling thread; report may be NULL. */
+lrf_status lrf_reset_master(const lrf_group *groups, size_t group_count, lrf_report *report);
 
 /* ---- the same on your own threads ------------------------------------------------------------------------ */
 

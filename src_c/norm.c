@@ -45,13 +45,14 @@ static double sum_of_squares(const lrf_step_state *step, size_t type, const void
 static void run_norm(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)
 {
     const lrf_options *options = &step->options;
-    const size_t type = run->group->dtype - LRF_FLOAT32, element_size = lrf_element_size(run->group);
+    const size_t type = run->group->dtype - LRF_FLOAT32;
     const double largest = largest_of(type), safe_to_square = type == 0 ? 0x1p+63 : 0x1p+511;
     const int requires_finite = (options->flags & LRF_REQUIRE_FINITE) != 0;
     const int keeps_squares = requires_finite && lrf_keeps_squares(run->group);
     const double scale = type == 0 ? (double)(float)options->grad_scale : options->grad_scale;
     norm_slot *slot = (norm_slot *)options->work + run->index;
     lrf_limit_memory memory;
+    float decoded[LRF_TILE];
 
     (void)latest;
     if (!run->tensor->grad) {
@@ -60,7 +61,7 @@ static void run_norm(const lrf_step_state *step, const lrf_tile_run *run, lrf_la
     }
     for (size_t i = run->first; i < run->end; i++, slot++) {
         const size_t n = lrf_elements_of(run->tensor, i, i + 1);
-        const void *const g = lrf_element_address(run->tensor->grad, i * LRF_TILE, element_size);
+        const void *const g = lrf_decode_grad(step->kernels, run, i * LRF_TILE, n, decoded);
 
         slot->sum = sum_of_squares(step, type, g, n, step->unit);
         slot->clamped_sum = 0;

@@ -76,6 +76,7 @@ static LRF_NOINLINE void run_tiles(const lrf_step_state *step, size_t first, siz
                                           .tensor = tensor,
                                           .outputs = lrf_outputs_at(group, j),
                                           .carried = carries ? lrf_carried_at(group, j) : NULL,
+                                          .storage = lrf_formats_at(group, j),
                                           .first = skipped,
                                           .end = stop,
                                           .index = tile + skipped};

@@ -36,6 +36,12 @@ static inline size_t lrf_element_size(const lrf_group *group)
     return group->dtype == LRF_FLOAT64 ? sizeof(double) : sizeof(float);
 }
 
+/* Of a buffer in some format. */
+static inline size_t lrf_format_size(const lrf_group *group, uint8_t format)
+{
+    return lrf_dtype_size(format == LRF_NATIVE ? group->dtype : format);
+}
+
 static inline void *lrf_element_address(void *buffer, size_t element, size_t element_size)
 {
     return buffer ? (char *)buffer + element * element_size : NULL;

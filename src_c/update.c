@@ -24,24 +24,27 @@ static void *slot_at(const lrf_step_state *step, size_t index)
 }
 
 /* A gradient up to this size leaves a finite sum or average of squares finite: its own is less than half the distance
- * of the largest numbers. */
-static double calm(const lrf_group *group)
+ * of the largest numbers. storage: NULL, all native. */
+static double calm(const lrf_group *group, const lrf_storage *storage)
 {
+    if (storage && storage->state_format[LRF_SQUARES] == LRF_FLOAT16)
+        return 0x1p+1;
     return group->dtype == LRF_FLOAT64 ? 0x1p+483 : 0x1p+50;
 }
 
-/* Whether squares that a group keeps may become infinite, as far as is known before its tiles are looked at. */
-static int is_watched(const lrf_step_state *step, const lrf_group *group)
+/* Whether squares that a tensor keeps may become infinite, as far as is known before its tiles are looked at. */
+static int is_watched(const lrf_step_state *step, const lrf_group *group, const lrf_storage *storage)
 {
     return (step->options.flags & LRF_REQUIRE_FINITE) &&
-           (!(step->largest_used <= calm(group)) || group->weight_decay > 0) && lrf_keeps_squares(group);
+           (!(step->largest_used <= calm(group, storage)) || group->weight_decay > 0) && lrf_keeps_squares(group);
 }
 
 /* The same of n parameters: what the rule squares is gradient + weight_decay parameter. */
-static int may_overflow(const lrf_step_state *step, const lrf_group *group, const void *param, size_t n)
+static int may_overflow(const lrf_step_state *step, const lrf_tile_run *run, const void *param, size_t n)
 {
+    const lrf_group *group = run->group;
     const double largest = step->kernels->largest[group->dtype - LRF_FLOAT32](param, n);
-    return !(step->largest_used + group->weight_decay * largest <= calm(group));
+    return !(step->largest_used + group->weight_decay * largest <= calm(group, run->storage));
 }
 
 /* What remains for the rule to multiply gradients with. clip_value comes between the scale and the clip factor, in a
@@ -90,19 +93,8 @@ typedef struct tile_memory {
     lrf_limit_memory limit;
     lrf_tile grad, before, squares, update, denominator;
     lrf_sums sums;
+    lrf_decoded decoded;
 } tile_memory;
-
-/* Elements begin .. begin + n of a tensor as a tensor of its own. */
-static lrf_tensor part_of(const lrf_tensor *tensor, size_t begin, size_t n, size_t element_size)
-{
-    lrf_tensor part = *tensor;
-    part.param = lrf_element_address(tensor->param, begin, element_size);
-    part.grad = lrf_element_address(tensor->grad, begin, element_size);
-    for (size_t slot = 0; slot < LRF_STATE_SLOTS; slot++)
-        part.state[slot] = lrf_element_address(tensor->state[slot], begin, element_size);
-    part.count = n;
-    return part;
-}
 
 /* What makes s of a gradient. */
 static double signed_scale(const lrf_options *options, const lrf_group *group)
@@ -131,10 +123,11 @@ static void *limited_gradients(const lrf_step_state *step, const lrf_group *grou
 }
 
 /* The update of a strip, elements first .. of a tile of `tile_count` elements, with statistics. `update_from` is the
- * strip with the gradients to use, `last` the strip's part of lrf_outputs.last. */
+ * strip with the gradients to use, `last` the strip's part of lrf_outputs.last, `format` that of a parameter without
+ * master. */
 static void update_with_statistics(const lrf_step_state *step, const lrf_group *group, const lrf_tensor *part,
                                    const lrf_tensor *update_from, void *last, size_t first, size_t tile_count,
-                                   lrf_slot *slot, const lrf_scalars *scalars, tile_memory *memory)
+                                   uint8_t format, lrf_slot *slot, const lrf_scalars *scalars, tile_memory *memory)
 {
     const lrf_kernels *kernels = step->kernels;
     const size_t type = group->dtype - LRF_FLOAT32, n = (size_t)part->count, bytes = n * lrf_element_size(group);
@@ -155,8 +148,11 @@ static void update_with_statistics(const lrf_step_state *step, const lrf_group *
     memcpy(&memory->before, part->param, bytes);
     kernels->update[step->variant][group->rule][type](update_from, 0, n, scalars, &trace);
     if (step->variant == LRF_TRACED) {
+        const double lost = slot->lost;
         kernels->gather[type](slot, &memory->sums, &strip, scalars->rate, group->eps,
                               signed_scale(&step->options, group) < 0 ? -1 : 1);
+        if (format == LRF_FLOAT16 || format == LRF_BFLOAT16)
+            slot->lost = lost + (double)kernels->count_lost[format](memory->before.singles, memory->update.singles, n);
         if (last && !(step->options.flags & LRF_KEEP_LAST))
             memcpy(last, &memory->update, bytes);
     } else {
@@ -195,18 +191,20 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
     const size_t end = run->first * LRF_TILE + lrf_elements_of(run->tensor, run->first, run->end);
     const int statistics = has_statistics(options);
     const size_t usual = statistics ? LRF_STRIP : LRF_TILE;
+    const uint8_t format = run->storage && !run->storage->master_format ? run->storage->param_format : LRF_NATIVE;
+    const size_t grad_size = run->storage ? lrf_format_size(group, run->storage->grad_format) : element_size;
     size_t begin = run->first * LRF_TILE, stride = usual;
     tile_memory memory;
 
     /* Statistics need their tiles where they are; everything else may begin on a cache line. */
-    if (!statistics) {
+    if (!statistics && !run->storage) {
         const size_t head = elements_to_cache_line(run->tensor, begin, end - begin, element_size);
         stride = head > 0 ? head : usual;
     }
     for (; begin < end; begin += stride, stride = usual) {
         const size_t n = end - begin < stride ? end - begin : stride;
-        const lrf_tensor part = part_of(run->tensor, begin, n, element_size);
-        const int watched = is_watched(step, group) && may_overflow(step, group, part.param, n);
+        const lrf_tensor part = lrf_open_tile(kernels, run, begin, n, &memory.decoded);
+        const int watched = is_watched(step, group, run->storage) && may_overflow(step, run, part.param, n);
         lrf_tensor update_from = part;
 
         if (watched)
@@ -215,18 +213,20 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
         if (statistics) {
             const size_t index = begin / LRF_TILE, first = begin % LRF_TILE;
             const size_t rest = (size_t)run->tensor->count - index * LRF_TILE;
-            update_with_statistics(
-                step, group, &part, &update_from, lrf_element_address(outputs->last, begin, element_size), first,
-                rest < LRF_TILE ? rest : LRF_TILE, slot_at(step, run->index + index - run->first), scalars, &memory);
+            update_with_statistics(step, group, &part, &update_from,
+                                   lrf_element_address(outputs->last, begin, element_size), first,
+                                   rest < LRF_TILE ? rest : LRF_TILE, format,
+                                   slot_at(step, run->index + index - run->first), scalars, &memory);
         } else {
             kernels->update[LRF_PLAIN][group->rule][type](&update_from, 0, n, scalars, &nothing);
         }
+        lrf_close_tile(kernels, run, begin, &part, watched || run->outputs);
         if (watched)
             *(double *)slot_at(step, run->index + begin / LRF_TILE - run->first) +=
                 (double)kernels->count_overflowed[type](&memory.squares, part.state[LRF_SQUARES], n);
         write_outputs(step, group, outputs, part.param, begin, n);
         if (options->flags & LRF_ZERO_GRADS)
-            memset(part.grad, 0, n * element_size);
+            memset(lrf_element_address(run->tensor->grad, begin, grad_size), 0, n * grad_size);
     }
 }
 
@@ -236,8 +236,13 @@ static void run_outputs(const lrf_step_state *step, const lrf_tile_run *run)
     const size_t begin = run->first * LRF_TILE, n = lrf_elements_of(run->tensor, run->first, run->end);
     lrf_slot *const slots = (lrf_slot *)step->options.work + run->index;
 
-    write_outputs(step, run->group, run->outputs,
-                  lrf_element_address(run->tensor->param, begin, lrf_element_size(run->group)), begin, n);
+    float decoded[LRF_TILE];
+
+    for (size_t done = 0; done < n; done += LRF_TILE) {
+        const size_t rest = n - done < LRF_TILE ? n - done : LRF_TILE;
+        write_outputs(step, run->group, run->outputs, lrf_decode_param(step->kernels, run, begin + done, rest, decoded),
+                      begin + done, rest);
+    }
     for (size_t i = 0; has_statistics(&step->options) && i < run->end - run->first; i++)
         slots[i] = empty_slot();
 }
@@ -246,7 +251,7 @@ static void run_update(const lrf_step_state *step, const lrf_tile_run *run, lrf_
 {
     const lrf_group *group = run->group;
     const lrf_factors factors = rule_factors(step, group);
-    const int watched = is_watched(step, group);
+    const int watched = is_watched(step, group, run->storage);
 
     if (!run->tensor->grad) {
         run_outputs(step, run);
@@ -256,7 +261,7 @@ static void run_update(const lrf_step_state *step, const lrf_tile_run *run, lrf_
         lrf_compute_scalars(latest, group, run->tensor, run->carried, factors.last);
     if (watched && !has_statistics(&step->options))
         memset(slot_at(step, run->index), 0, (run->end - run->first) * sizeof(double));
-    if (watched || has_stages(step, group, factors))
+    if (watched || run->storage || has_stages(step, group, factors))
         run_staged(step, run, &latest->scalars);
     else
         run_plain(step, run, &latest->scalars);
@@ -320,9 +325,9 @@ static void count_overflowed(lrf_step_state *step)
 
     for (size_t i = 0; i < step->group_count; i++) {
         const lrf_group *group = lrf_group_at(step->groups, i);
-        const int watched = is_watched(step, group);
         for (size_t j = 0; j < group->count; j++) {
             const size_t end = tile + lrf_tiles_of(group, j);
+            const int watched = is_watched(step, group, lrf_formats_at(group, j));
             double overflowed = 0;
             for (; tile < end; tile++)
                 if (watched && group->tensors[j].grad)

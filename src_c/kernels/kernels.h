@@ -6,6 +6,8 @@
 
 #include "types.h"
 
+#include "formats.h"
+
 #define real double
 #define integer int64_t
 #define LRF_MAGNITUDE_BITS INT64_MAX
@@ -76,6 +78,11 @@ const lrf_kernels LRF_KERNELS = {
         [LRF_FLOAT16] = LRF_ROW(to_float16),
         [LRF_BFLOAT16] = LRF_ROW(to_bfloat16),
     },
+    .decode = {[LRF_FLOAT16] = decode_float16, [LRF_BFLOAT16] = decode_bfloat16},
+    .settle = {[LRF_FLOAT16] = settle_float16, [LRF_BFLOAT16] = settle_bfloat16},
+    .count_lost = {[LRF_FLOAT16] = count_lost_float16, [LRF_BFLOAT16] = count_lost_bfloat16},
+    .split = split,
+    .join = join,
     .gather_norms = LRF_ROW(gather_norms),
     .gather = LRF_ROW(gather),
     .fold_sums = LRF_ROW(fold_sums),

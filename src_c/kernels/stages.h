@@ -86,42 +86,21 @@ LRF_KERNELS_TARGET static void LRF_TYPED(to_float32)(void *restrict out_buffer, 
         out[i] = (float)p[i];
 }
 
-/* bfloat16: the upper half of a float32. */
 LRF_KERNELS_TARGET static void LRF_TYPED(to_bfloat16)(void *restrict out_buffer, const void *restrict p_buffer,
                                                       size_t n)
 {
     uint16_t *restrict const out = out_buffer;
     const real *restrict const p = p_buffer;
 
-    for (size_t i = 0; i < n; i++) {
-        const float x = (float)p[i];
-        uint32_t word;
-        memcpy(&word, &x, sizeof word);
-        const uint32_t rounded = (word + 0x7fffu + (word >> 16 & 1u)) >> 16;
-        const uint32_t quiet = word >> 16 | 0x40u;
-        out[i] = (uint16_t)((word & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = to_bfloat16((float)p[i]);
 }
 
-/* IEEE float16. Below its smallest normal number, 2^-14, adding 0.5 rounds to units of 2^-24, which are its denormals.
- */
 LRF_KERNELS_TARGET static void LRF_TYPED(to_float16)(void *restrict out_buffer, const void *restrict p_buffer, size_t n)
 {
-    const uint32_t half = 0x3f000000u, infinity = 0x7f800000u; /* of float32 */
-    const uint32_t smallest_normal = 0x38800000u, overflow = 0x477ff000u;
     uint16_t *restrict const out = out_buffer;
     const real *restrict const p = p_buffer;
 
-    for (size_t i = 0; i < n; i++) {
-        const float x = (float)p[i];
-        const float shifted = fabsf(x) + 0.5f;
-        uint32_t word, denormal;
-        memcpy(&word, &x, sizeof word);
-        memcpy(&denormal, &shifted, sizeof denormal);
-        const uint32_t size = word & 0x7fffffffu;
-        const uint32_t normal = (size - (112u << 23) + 0xfffu + (size >> 13 & 1u)) >> 13;
-        const uint32_t finite = size < smallest_normal ? denormal - half : normal;
-        const uint32_t large = size > infinity ? 0x7e00u : 0x7c00u;
-        out[i] = (uint16_t)((word >> 16 & 0x8000u) | (size >= overflow ? large : finite));
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = to_float16((float)p[i]);
 }

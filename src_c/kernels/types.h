@@ -72,7 +72,8 @@ static inline double lrf_larger(double x, double y)
 typedef void lrf_update(const lrf_tensor *tensor, size_t first, size_t n, const lrf_scalars *scalars,
                         const lrf_trace *trace);
 
-/* [2]: [dtype - LRF_FLOAT32]. What they do stands where they are defined: rules/, reduce.h, stages.h, statistics.h. */
+/* [2]: [dtype - LRF_FLOAT32]. What they do stands where they are defined: rules/, reduce.h, stages.h, statistics.h,
+ * formats.h. */
 typedef struct lrf_kernels {
     const char *name;
     lrf_update *update[LRF_VARIANTS][LRF_RULE_END][2];
@@ -85,6 +86,11 @@ typedef struct lrf_kernels {
     uint64_t (*count_overflowed[2])(const void *before, const void *after, size_t n);
     void (*average[2][2])(void *restrict ema, const void *restrict p, size_t n, double weight); /* [1]: in float64 */
     void (*copy[LRF_BFLOAT16 + 1][2])(void *restrict out, const void *restrict p, size_t n);    /* [copy_dtype] */
+    void (*decode[LRF_BFLOAT16 + 1])(float *restrict out, const uint16_t *restrict codes, size_t n); /* [format] */
+    void (*settle[LRF_BFLOAT16 + 1])(float *restrict master, const uint16_t *restrict codes, size_t n);
+    uint64_t (*count_lost[LRF_BFLOAT16 + 1])(const float *p, const float *u, size_t n);
+    void (*split)(uint16_t *restrict upper, uint16_t *restrict remainder, const float *restrict x, size_t n);
+    void (*join)(float *restrict out, const uint16_t *restrict upper, const uint16_t *restrict remainder, size_t n);
     void (*gather_norms[2])(lrf_sums *sums, const lrf_strip *strip);
     void (*gather[2])(lrf_slot *slot, lrf_sums *sums, const lrf_strip *strip, double rate, double eps, double sign);
     void (*fold_sums[2])(lrf_slot *slot, lrf_sums *sums);
