@@ -3,12 +3,6 @@
 
 #include <math.h>
 
-lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status)
-{
-    report->what = what;
-    return status;
-}
-
 /* ---- numbers and flags ----------------------------------------------------------------------------------- */
 
 /* Where numbers may lie: the ranges of the table. */
@@ -193,57 +187,6 @@ lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_
 
 /* ---- tensors --------------------------------------------------------------------------------------------- */
 
-/* With native formats where there is nothing else. */
-static const lrf_storage *formats_of(const lrf_group *group, size_t index)
-{
-    static const lrf_storage native;
-    const lrf_storage *const storage = lrf_formats_at(group, index);
-    return storage ? storage : &native;
-}
-
-static size_t list_param_and_master(const lrf_group *group, size_t index, lrf_buffer buffers[LRF_MOST_BUFFERS])
-{
-    const lrf_storage *storage = formats_of(group, index);
-    size_t n = 0;
-
-    buffers[n++] = (lrf_buffer){group->tensors[index].param, lrf_format_size(group, storage->param_format), "param", 1};
-    if (storage->master_format == LRF_FLOAT32)
-        buffers[n++] = (lrf_buffer){storage->more[0], sizeof(float), "master", 1};
-    if (storage->master_format == LRF_SPLIT)
-        buffers[n++] = (lrf_buffer){storage->more[0], sizeof(uint16_t), "remainder", 1};
-    return n;
-}
-
-size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written, lrf_buffer buffers[LRF_MOST_BUFFERS])
-{
-    const lrf_rule_info *rule = lrf_find_rule(group->rule);
-    const lrf_tensor *tensor = &group->tensors[index];
-    const lrf_outputs *outputs = lrf_outputs_at(group, index);
-    const lrf_storage *storage = formats_of(group, index);
-    const size_t size = lrf_element_size(group);
-    size_t n;
-
-    n = list_param_and_master(group, index, buffers);
-    if (tensor->grad)
-        buffers[n++] =
-            (lrf_buffer){tensor->grad, lrf_format_size(group, storage->grad_format), "grad", grad_is_written};
-    for (size_t slot = 0; slot < LRF_STATE_SLOTS; slot++)
-        if (rule->state[slot] && (tensor->grad || tensor->state[slot])) /* without a gradient no state is needed */
-            buffers[n++] = (lrf_buffer){tensor->state[slot], lrf_format_size(group, storage->state_format[slot]),
-                                        rule->state[slot], 1};
-    if (outputs) {
-        const size_t copy_size = lrf_dtype_size(outputs->copy_dtype);
-        const size_t ema_size = lrf_dtype_size(lrf_ema_dtype(group, outputs));
-        if (outputs->ema && ema_size > 0)
-            buffers[n++] = (lrf_buffer){outputs->ema, ema_size, "ema", 1};
-        if (outputs->copy && copy_size > 0)
-            buffers[n++] = (lrf_buffer){outputs->copy, copy_size, "copy", 1};
-        if (outputs->last)
-            buffers[n++] = (lrf_buffer){outputs->last, size, "last", 1};
-    }
-    return n;
-}
-
 /* statistics: whether the step writes lrf_stats. */
 static lrf_status check_outputs(const lrf_outputs *outputs, size_t struct_size, int statistics, lrf_report *report)
 {
@@ -254,46 +197,6 @@ static lrf_status check_outputs(const lrf_outputs *outputs, size_t struct_size, 
     if (statistics && outputs->stats &&
         !lrf_knows_size(outputs->stats->struct_size, LRF_FIRST_STATS, sizeof *outputs->stats))
         return lrf_refuse(report, "stats.struct_size", LRF_BAD_STRUCT);
-    return LRF_OK;
-}
-
-/* Whether tensors of a group may have a format. */
-static int is_format(const lrf_group *group, uint8_t format)
-{
-    return format == LRF_NATIVE || format == group->dtype ||
-           (group->dtype == LRF_FLOAT32 && (format == LRF_FLOAT16 || format == LRF_BFLOAT16));
-}
-
-static int is_master_format(uint8_t master_format, uint8_t param_format)
-{
-    switch (master_format) {
-    case LRF_NATIVE: return 1;
-    case LRF_FLOAT32: return param_format == LRF_FLOAT16 || param_format == LRF_BFLOAT16;
-    case LRF_SPLIT: return param_format == LRF_BFLOAT16;
-    default: return 0;
-    }
-}
-
-static lrf_status check_storage(const lrf_group *group, const lrf_storage *storage, size_t struct_size,
-                                lrf_report *report)
-{
-    if (storage->struct_size != struct_size)
-        return lrf_refuse(report, "storage.struct_size", LRF_BAD_STRUCT);
-    if (!is_format(group, storage->param_format))
-        return lrf_refuse(report, "storage.param_format", LRF_BAD_DTYPE);
-    if (!is_format(group, storage->grad_format))
-        return lrf_refuse(report, "storage.grad_format", LRF_BAD_DTYPE);
-    for (size_t slot = 0; slot < LRF_STATE_SLOTS; slot++) {
-        if (!is_format(group, storage->state_format[slot]))
-            return lrf_refuse(report, "storage.state_format", LRF_BAD_DTYPE);
-        if (storage->more[slot] && (slot > 0 || storage->master_format == LRF_NATIVE))
-            return lrf_refuse(report, "storage.more", LRF_BAD_STRUCT);
-    }
-    if (!is_master_format(storage->master_format, storage->param_format))
-        return lrf_refuse(report, "storage.master_format", LRF_BAD_DTYPE);
-    for (size_t i = 0; i < sizeof storage->unused; i++)
-        if (storage->unused[i])
-            return lrf_refuse(report, "storage.unused", LRF_BAD_STRUCT);
     return LRF_OK;
 }
 
@@ -316,27 +219,6 @@ static lrf_status check_carried(const lrf_group *group, size_t index, lrf_report
     return LRF_OK;
 }
 
-/* Where the buffers of a tensor of `count` elements are: there, aligned, and each for itself. */
-static lrf_status check_memory(const lrf_buffer *buffers, size_t n, size_t count, lrf_report *report)
-{
-    for (size_t i = 0; i < n; i++) {
-        const uintptr_t address = (uintptr_t)buffers[i].address;
-        const size_t bytes = count * buffers[i].element_size;
-        if (!address)
-            return lrf_refuse(report, buffers[i].name, LRF_NULL_POINTER);
-        if (address & (buffers[i].element_size - 1))
-            return lrf_refuse(report, buffers[i].name, LRF_MISALIGNED);
-        if (address > UINTPTR_MAX - bytes)
-            return lrf_refuse(report, "count", LRF_BAD_COUNT);
-        for (size_t j = 0; j < i; j++) {
-            const uintptr_t other = (uintptr_t)buffers[j].address;
-            if (address < other + count * buffers[j].element_size && other < address + bytes)
-                return lrf_refuse(report, buffers[i].name, LRF_OVERLAP);
-        }
-    }
-    return LRF_OK;
-}
-
 static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report *report)
 {
     const lrf_tensor *tensor = &group->tensors[index];
@@ -356,8 +238,9 @@ static lrf_status check_buffers(const lrf_group *group, size_t index, lrf_report
         return lrf_refuse(report, "ema_dtype", LRF_BAD_DTYPE);
 
     n = lrf_list_buffers(group, index, 1, buffers);
-    return check_memory(buffers, n, (size_t)tensor->count, report);
+    return lrf_check_memory(buffers, n, (size_t)tensor->count, report);
 }
+
 /* ---- a step ---------------------------------------------------------------------------------------------- */
 
 static lrf_status check_tensors(const lrf_group *group, int statistics, lrf_report *report)
@@ -370,7 +253,7 @@ static lrf_status check_tensors(const lrf_group *group, int statistics, lrf_repo
         if (group->outputs)
             status = check_outputs(lrf_outputs_at(group, i), group->outputs->struct_size, statistics, report);
         if (status == LRF_OK && group->storage)
-            status = check_storage(group, lrf_storage_at(group, i), group->storage->struct_size, report);
+            status = lrf_check_storage(group, lrf_storage_at(group, i), group->storage->struct_size, report);
         if (status == LRF_OK && carries)
             status = check_carried(group, i, report);
         if (status == LRF_OK)
@@ -406,46 +289,6 @@ lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_opti
         if (status == LRF_OK && (large || lrf_carries(group->rule))) {
             report->tensor = 0;
             status = check_fit_of_numbers(group, report);
-        }
-    }
-    if (status == LRF_OK)
-        report->group = report->tensor = 0;
-    return status;
-}
-
-static lrf_status check_master(const lrf_group *group, size_t index, lrf_report *report)
-{
-    const uint64_t count = group->tensors[index].count;
-    lrf_buffer buffers[LRF_MOST_BUFFERS];
-    lrf_status status = LRF_OK;
-
-    if (group->storage)
-        status = check_storage(group, lrf_storage_at(group, index), group->storage->struct_size, report);
-    if (status != LRF_OK || count == 0 || formats_of(group, index)->master_format == LRF_NATIVE)
-        return status;
-    if (count > LRF_MOST_ELEMENTS)
-        return lrf_refuse(report, "count", LRF_BAD_COUNT);
-    return check_memory(buffers, list_param_and_master(group, index, buffers), (size_t)count, report);
-}
-
-lrf_status lrf_check_masters(const lrf_group *groups, size_t group_count, lrf_report *report)
-{
-    lrf_status status = LRF_OK;
-
-    if (group_count > 0 && !groups)
-        return lrf_refuse(report, "groups", LRF_NULL_POINTER);
-    for (size_t i = 0; status == LRF_OK && i < group_count; i++) {
-        const lrf_group *group = lrf_group_at(groups, i);
-        lrf_group completed;
-        report->group = i;
-        report->tensor = 0;
-        status = lrf_check_group_head(group, groups->struct_size, report);
-        if (status != LRF_OK)
-            return status;
-        group = lrf_complete(group, &completed);
-        for (size_t j = 0; status == LRF_OK && j < group->count; j++) {
-            report->tensor = j;
-            status = check_master(group, j, report);
         }
     }
     if (status == LRF_OK)

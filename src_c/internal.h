@@ -10,7 +10,7 @@
 #include "kernels/types.h"
 #include "lrfast.h"
 
-/* ---- check.c, overlap.c: validation, before anything is written -------------------------------------------- */
+/* ---- check.c: validation, before anything is written --------------------------------------------------------- */
 
 /* Checks options and every group and tensor; on refusal says in *report what and where. */
 LRF_HIDDEN lrf_status lrf_check(const lrf_group *groups, size_t group_count, const lrf_options *options,
@@ -19,11 +19,14 @@ LRF_HIDDEN lrf_status lrf_check(const lrf_group *groups, size_t group_count, con
 /* Checks what has to be known of groups before their tensors are looked at: sizes, rule, dtype, pointers. */
 LRF_HIDDEN lrf_status lrf_check_group_head(const lrf_group *group, size_t struct_size, lrf_report *report);
 
-/* Checks what lrf_reset_master needs of groups. */
-LRF_HIDDEN lrf_status lrf_check_masters(const lrf_group *groups, size_t group_count, lrf_report *report);
-
 /* Says what is refused, and returns the status. */
-LRF_HIDDEN lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status);
+static inline lrf_status lrf_refuse(lrf_report *report, const char *what, lrf_status status)
+{
+    report->what = what;
+    return status;
+}
+
+/* ---- buffers.c ----------------------------------------------------------------------------------------------- */
 
 /* A buffer of a tensor. */
 typedef struct lrf_buffer {
@@ -37,6 +40,19 @@ typedef struct lrf_buffer {
 enum { LRF_STATE_SLOTS = 4, LRF_MOST_BUFFERS = 3 + LRF_STATE_SLOTS + 3 };
 LRF_HIDDEN size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written,
                                    lrf_buffer buffers[LRF_MOST_BUFFERS]);
+
+/* Of these the first, and the second if there is a master. */
+LRF_HIDDEN size_t lrf_list_param_and_master(const lrf_group *group, size_t index, lrf_buffer buffers[LRF_MOST_BUFFERS]);
+
+/* With native formats where a tensor has no others; never NULL. */
+LRF_HIDDEN const lrf_storage *lrf_formats_of(const lrf_group *group, size_t index);
+
+/* Checks one lrf_storage. */
+LRF_HIDDEN lrf_status lrf_check_storage(const lrf_group *group, const lrf_storage *storage, size_t struct_size,
+                                        lrf_report *report);
+
+/* Checks that buffers of a tensor of `count` elements are there, aligned, and each for itself. */
+LRF_HIDDEN lrf_status lrf_check_memory(const lrf_buffer *buffers, size_t n, size_t count, lrf_report *report);
 
 /* Elements of a tensor, whatever their type: no division per tensor. */
 static const uint64_t LRF_MOST_ELEMENTS = PTRDIFF_MAX / sizeof(double);
@@ -268,7 +284,7 @@ LRF_HIDDEN lrf_tensor lrf_open_tile(const lrf_kernels *kernels, const lrf_tile_r
 LRF_HIDDEN void lrf_close_tile(const lrf_kernels *kernels, const lrf_tile_run *run, size_t begin,
                                const lrf_tensor *tile, int read_back);
 
-/* ---- step.c, norm.c, update.c: phases, continued -------------------------------------------------------------- */
+/* ---- phases, continued ---------------------------------------------------------------------------------------- */
 
 /* How it goes on after a phase: the step ends here, the next one comes, or the same once more. */
 enum { LRF_STOP, LRF_GO_ON, LRF_ONCE_MORE };

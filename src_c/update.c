@@ -102,6 +102,18 @@ static double signed_scale(const lrf_options *options, const lrf_group *group)
     return group->flags & LRF_MAXIMIZE ? -options->grad_scale : options->grad_scale;
 }
 
+/* Of a strip, the elements whose update the parameter's format loses. */
+static uint64_t count_lost(const lrf_kernels *kernels, uint8_t format, const lrf_strip *strip)
+{
+    uint16_t codes[LRF_STRIP];
+    float stored[LRF_STRIP];
+
+    kernels->subtract(stored, strip->before, strip->update, strip->n);
+    kernels->copy[format][0](codes, stored, strip->n);
+    kernels->decode[format](stored, codes, strip->n);
+    return kernels->count_lost(strip->before, strip->update, stored, strip->n);
+}
+
 static lrf_slot empty_slot(void)
 {
     lrf_slot slot = {0};
@@ -152,7 +164,7 @@ static void update_with_statistics(const lrf_step_state *step, const lrf_group *
         kernels->gather[type](slot, &memory->sums, &strip, scalars->rate, group->eps,
                               signed_scale(&step->options, group) < 0 ? -1 : 1);
         if (format == LRF_FLOAT16 || format == LRF_BFLOAT16)
-            slot->lost = lost + (double)kernels->count_lost[format](memory->before.singles, memory->update.singles, n);
+            slot->lost = lost + (double)count_lost(kernels, format, &strip);
         if (last && !(step->options.flags & LRF_KEEP_LAST))
             memcpy(last, &memory->update, bytes);
     } else {

@@ -7,12 +7,14 @@ instruction set. tests/rings.py repeats this file with clang, sanitizers, and fo
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 import lrfast
+from lrfast._engine.table import RULES
 
 import golden
 import toolchain
@@ -31,12 +33,20 @@ int main(void)
     return lrf_step(&group, 1, &options, 0) != LRF_OK;
 }
 """
+DTYPES = ("f32", "f64")
 STANDARDS = ["c99", "c11", "c17", *(["c++11", "c++17"] if toolchain.has_cxx() else [])]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PROGRAMS.glob("test_*.c")))
 def test_program(name, objects, tmp_path):
     run_program(build_program(PROGRAMS / f"{name}.c", objects, tmp_path))
+
+
+@pytest.mark.matrix(2)
+@pytest.mark.parametrize("isa", [isa for isa in lrfast.available_isas() if isa != "numpy"])
+def test_formats_of_every_number(isa, objects, tmp_path):
+    """All 2^32; test_program looks at those where something changes."""
+    run_program(build_program(PROGRAMS / "test_formats.c", objects, tmp_path), "whole", isa=isa)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.c")))
@@ -53,6 +63,26 @@ def test_golden_hashes_on_every_isa(objects, tmp_path):
     for isa in isas:
         got = {tuple(line.split()) for line in run_program(program, isa=isa).splitlines()}
         assert (isa, got ^ expected) == (isa, set())
+
+
+def test_formats_do_not_multiply_kernels(objects):
+    """Per rule, variant and type one function; per format its conversions, and nothing that knows a rule."""
+    rules = {f"{name}{variant}_{dtype}" for name in RULES for variant in ("", "_norms", "_traced") for dtype in DTYPES}
+    conversions = {f"{kind}_{name}" for kind in ("decode", "settle") for name in ("float16", "bfloat16")}
+    copies = {f"to_{name}_{dtype}" for name in ("float16", "bfloat16", "float32") for dtype in DTYPES}
+    begins_like_a_rule = re.compile("(?:{})(?:_|$)".format("|".join(RULES)))
+    looked_at = 0
+    for path in objects:
+        lines = run(["nm", "-P", path]).splitlines() if path.name.startswith("kernels_") else []
+        names = {line.split()[0].partition(".")[0].removesuffix("_loop") for line in lines if " t " in line}
+        if names:
+            looked_at += 1
+            assert {name for name in names if begins_like_a_rule.match(name)} == rules, path.name
+            assert {name for name in names if "float" in name} - {
+                "average_in_float64_f32",
+                "average_in_float64_f64",
+            } <= (conversions | copies), path.name
+    assert looked_at
 
 
 def test_no_libm_but_the_root(objects):

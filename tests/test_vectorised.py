@@ -80,6 +80,8 @@ def loops(isa: str) -> list[Loop]:
                     found.append(Loop(path.name, number, number, dtype, widths=widths))
                 if "for (size_t i = 0; i < whole; i += LRF_LANES)" in line:
                     found.append(Loop(path.name, number, number + 2, dtype))
+    lines = (SOURCES / "kernels" / "formats.h").read_text().splitlines() if isa != "baseline" else []
+    found += [Loop("formats.h", i, i, "", widths=(16, 32, 64)) for i, line in enumerate(lines, start=1) if LOOP in line]
     return found
 
 

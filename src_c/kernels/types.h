@@ -88,7 +88,8 @@ typedef struct lrf_kernels {
     void (*copy[LRF_BFLOAT16 + 1][2])(void *restrict out, const void *restrict p, size_t n);    /* [copy_dtype] */
     void (*decode[LRF_BFLOAT16 + 1])(float *restrict out, const uint16_t *restrict codes, size_t n); /* [format] */
     void (*settle[LRF_BFLOAT16 + 1])(float *restrict master, const uint16_t *restrict codes, size_t n);
-    uint64_t (*count_lost[LRF_BFLOAT16 + 1])(const float *p, const float *u, size_t n);
+    void (*subtract)(float *restrict out, const float *restrict p, const float *restrict u, size_t n);
+    uint64_t (*count_lost)(const float *p, const float *u, const float *stored, size_t n);
     void (*split)(uint16_t *restrict upper, uint16_t *restrict remainder, const float *restrict x, size_t n);
     void (*join)(float *restrict out, const uint16_t *restrict upper, const uint16_t *restrict remainder, size_t n);
     void (*gather_norms[2])(lrf_sums *sums, const lrf_strip *strip);

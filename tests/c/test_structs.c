@@ -1,5 +1,5 @@
 /* Structs that grow: those of earlier versions go on working, those of later ones are refused before anything is
- * written, and so is what a lrf_storage cannot have yet. */
+ * written, and so is what a lrf_storage of float32 cannot have. */
 #include "harness.h"
 
 enum { COUNT = 5, GROUP_0_1_0 = 128 };
@@ -267,18 +267,18 @@ static void storage(void)
     both[1] = empty
     REFUSED(struct_size, 0, LRF_BAD_STRUCT, "storage.struct_size");
     REFUSED(struct_size, sizeof empty + 8, LRF_BAD_STRUCT, "storage.struct_size");
-    REFUSED(param_format, 1, LRF_BAD_DTYPE, "storage.param_format");
-    REFUSED(grad_format, 1, LRF_BAD_DTYPE, "storage.grad_format");
+    REFUSED(param_format, LRF_FLOAT64, LRF_BAD_DTYPE, "storage.param_format");
+    REFUSED(grad_format, LRF_SPLIT, LRF_BAD_DTYPE, "storage.grad_format");
     REFUSED(state_format[0], 255, LRF_BAD_DTYPE, "storage.state_format");
-    REFUSED(state_format[3], 1, LRF_BAD_DTYPE, "storage.state_format");
+    REFUSED(state_format[3], 6, LRF_BAD_DTYPE, "storage.state_format");
     REFUSED(unused[0], 1, LRF_BAD_STRUCT, "storage.unused");
-    REFUSED(unused[5], 1, LRF_BAD_STRUCT, "storage.unused");
+    REFUSED(unused[4], 1, LRF_BAD_STRUCT, "storage.unused");
     REFUSED(more[0], &something, LRF_BAD_STRUCT, "storage.more");
     REFUSED(more[3], &something, LRF_BAD_STRUCT, "storage.more");
 #undef REFUSED
     describe("of a tensor without gradient");
     tensors[1].grad = NULL;
-    both[1].param_format = 1;
+    both[1].param_format = LRF_FLOAT64;
     CHECK(lrf_step(&group, 1, NULL, &report) == LRF_BAD_DTYPE);
     tensors[1].grad = grads[1];
     both[1] = empty;
@@ -289,6 +289,7 @@ static void storage(void)
 
     describe("a storage with nothing in it");
     both[1].id = 7;
+    both[1].param_format = both[1].state_format[1] = LRF_FLOAT32;
     both[1].scalar[2] = 3;
     CHECK(lrf_step(&group, 1, NULL, &report) == LRF_OK);
     CHECK(memcmp(native, params, sizeof params) == 0 && both[1].scalar[2] == 3);
