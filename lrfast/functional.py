@@ -35,9 +35,17 @@ class _Prepared(NamedTuple):
     is_wide: bool  # float32 does not hold a setting, of which C may know nothing: the rule may not read it
 
 
+_CONSTANT = frozenset({float, int, bool, str, np.float64, np.float32, np.int64, np.bool_})
+
+
 def _kind(value: Any) -> Any:
-    """What tells values apart that are equal: True is not 1.0."""
-    return tuple(map(type, value)) if type(value) is tuple else type(value)
+    """What tells values apart that are equal: True is not 1.0. TypeError for what may be another number later."""
+    kind = type(value)
+    if kind is tuple:
+        return tuple(map(_kind, value))
+    if kind not in _CONSTANT:
+        raise TypeError
+    return kind
 
 
 def __getattr__(name: str) -> Callable[..., None]:
@@ -62,7 +70,7 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
     complete = {name: 0.0 for name in kinds_of(optimizer) if name not in defaults} | dict(defaults)
 
     @lru_cache(maxsize=64)
-    def prepare(given: tuple[tuple[str, Any, type], ...]) -> _Prepared:
+    def prepare(given: tuple[tuple[str, Any, Any], ...]) -> _Prepared:
         """The same options come again and again."""
         for name, _, _ in given:
             if name not in defaults:
@@ -90,10 +98,11 @@ def _derive(optimizer: type[Optimizer]) -> Callable[..., None]:
                 if name in given:
                     raise TypeError(f"{name_of_it}() got multiple values for argument {name!r}")
                 given[name] = options.pop(name)
-        key = tuple((name, value, _kind(value)) for name, value in options.items())
         try:
+            key = tuple((name, value, _kind(value)) for name, value in options.items())
             rule, settings, flags, numbers, arguments, is_wide = prepare(key)
-        except TypeError:  # what cannot be hashed, or is refused again
+        except TypeError:  # what is not kept, or is refused again
+            key = tuple((name, value, None) for name, value in options.items())
             rule, settings, flags, numbers, arguments, is_wide = prepare.__wrapped__(key)
         step, grad_scale = checks.step_number(step), checks.number("grad_scale", grad_scale)
         wanted = arguments.values()

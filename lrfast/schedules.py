@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from ._engine.backend import elementary
+from ._engine.checks import real
 
 __all__ = [
     "Schedule",
@@ -88,10 +87,9 @@ class Schedule:
         return n
 
     def _converted(self, name: str, value: Any, kind: type, expected: str) -> Any:
-        if isinstance(value, (str, bytes, bool, np.bool_)):
-            raise TypeError(f"{self._label(name)}: expected {expected}, got {value!r}")
         try:
-            return kind(value)
+            x = real(value)
+            return x if kind is float else kind(value)
         except TypeError:
             raise TypeError(f"{self._label(name)}: expected {expected}, got {value!r}") from None
         except (ValueError, OverflowError):
@@ -157,7 +155,7 @@ class cosine(Schedule):
         if t >= self.steps:
             return self.end
         height: float = elementary.cos(math.pi * t / self.steps)
-        return self.end + (self.lr - self.end) * (1 + height) / 2
+        return self.end + (self.lr - self.end) * ((1 + height) / 2)
 
 
 @dataclass(frozen=True)
@@ -247,8 +245,9 @@ class ema_warmup(Schedule):
     decay: float
 
     def __post_init__(self) -> None:
+        self._check_number("decay", "a number in [0, 1)")
         if not 0 <= self.decay < 1:
-            raise ValueError(f"decay: expected a number in [0, 1), got {self.decay!r}")
+            raise ValueError(f"ema_warmup: decay: expected a number in [0, 1), got {self.decay!r}")
 
     def __call__(self, t: int) -> float:
         return min(self.decay, (1 + t) / (10 + t))
@@ -263,7 +262,7 @@ class equal_weight(Schedule):
     """
 
     def __call__(self, t: int) -> float:
-        return t / (t + 1)
+        return min(t / (t + 1), _MOST)
 
 
 @dataclass(frozen=True)
@@ -304,6 +303,8 @@ class join(Schedule):
     boundaries: Sequence[int]
 
     def __post_init__(self) -> None:
+        if isinstance(self.schedules, (str, bytes)) or not hasattr(self.schedules, "__iter__"):
+            raise TypeError(f"join: schedules: expected a sequence of schedules, got {self.schedules!r}")
         object.__setattr__(self, "schedules", tuple(self.schedules))
         for i, schedule in enumerate(self.schedules):
             if not callable(schedule):
@@ -318,6 +319,9 @@ class join(Schedule):
     def __call__(self, t: int) -> float:
         i = bisect_right(self.boundaries, t)
         return self.schedules[i](t - self.boundaries[i - 1] if i else t)
+
+
+_MOST = math.nextafter(1, 0)  # of a decay
 
 
 def _product(a: float, b: float) -> float:

@@ -180,8 +180,10 @@ static int finish_norm(lrf_step_state *step)
 
     step->grad_norm = 0;
     step->nonfinite = 0;
-    if (step->tiles == 0)
+    if (step->tiles == 0) {
+        step->limited_norm = options->clip_norm > 0 ? 0 : NAN;
         return LRF_GO_ON;
+    }
     for (size_t i = 0; i < step->group_count; i++) {
         const lrf_group *group = lrf_group_at(step->groups, i);
         for (size_t j = 0; j < group->count; j++) {

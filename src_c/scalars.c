@@ -10,8 +10,8 @@ static double decayed_lr(const lrf_group *group, uint64_t t)
     return group->lr / (1 + (double)(t - 1) * group->lr_decay);
 }
 
-/* What is added to roots: eps, but the root of the smallest normal number for 0, so that 0 / 0 is 0. Beside a root that
- * was not flushed it is lost, so that no other bit changes. */
+/* What is added to roots: eps, but the root of the smallest normal number for 0, so that 0 / 0 is 0. Beside roots of
+ * ordinary gradients it is lost. */
 static double eps_of(const lrf_group *group)
 {
     return group->eps != 0 ? group->eps : sqrt(group->dtype == LRF_FLOAT32 ? FLT_MIN : DBL_MIN);

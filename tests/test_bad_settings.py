@@ -250,3 +250,89 @@ def test_scheduled_numbers_that_contradict_each_other(isa):
     with pytest.raises(ValueError, match="schedule at t=1: nesterov: expected momentum > 0 and dampening = 0"):
         optimizer.step(f32())
     assert snapshot(optimizer, param) == saved
+
+
+NO_NUMBERS = [
+    *(np.complex64(0.5 + 2j), 0.5j, np.array("0.5"), np.array(b"0.5"), np.str_("0.5"), np.void(b"0.5"), np.array(True)),
+    *(bytearray(b"0.5"), memoryview(b"0.5"), {0.5: 1}, {0.5}, [0.5], np.array(0.5, dtype=object)),
+]
+PLACES = {
+    "lr": lambda x: lrfast.SGD([f32()], lr=x),
+    "edit": lambda x: edited(x),
+    "schedule": lambda x: lrfast.SGD([f32()], lr=lambda t: x),
+    "betas": lambda x: lrfast.Adam([f32()], betas=(x, 0.5)),
+    "grad_scale": lambda x: lrfast.SGD([f32()]).step([f32()], grad_scale=x),
+    "clip_norm": lambda x: lrfast.SGD([f32()], clip_norm=x),
+    "ema": lambda x: lrfast.SGD([f32()], ema=x),
+    "function": lambda x: lrfast.functional.sgd(f32(), f32(), step=1, lr=x),
+    "cosine": lambda x: schedules.cosine(x, 10),
+    "warm-up of averages": lambda x: schedules.ema_warmup(x),
+    "loss": lambda x: with_loss(x),
+    "loss of a trial": lambda x: lrfast.find_lr(lrfast.SGD([f32()]), lambda: (x, [f32()])),
+}
+
+
+def edited(value):
+    optimizer = lrfast.SGD([f32()])
+    optimizer.param_groups[0]["lr"] = value
+    optimizer.step([f32()])
+
+
+def with_loss(value):
+    optimizer = lrfast.SGD([f32()])
+    monitor = lrfast.Monitor(optimizer)
+    optimizer.step([f32()])
+    monitor.update(value)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=[f"{i}-{type(x).__name__}" for i, x in enumerate(NO_NUMBERS)])
+@pytest.mark.parametrize("place", PLACES)
+def test_what_only_float_takes_for_a_number(place, value):
+    """It reads text and drops the imaginary part."""
+    with pytest.raises((TypeError, ValueError), match="expected"):
+        PLACES[place](value)
+
+
+@pytest.mark.parametrize("value", [{0.5, 0.25}, {0.5: 1, 0.25: 2}])
+def test_pairs_have_an_order(value):
+    with pytest.raises(ValueError, match=r"betas: expected two numbers"):
+        lrfast.Adam([f32()], betas=value)
+
+
+def test_losses_that_floats_cannot_hold_are_infinite():
+    with_loss(10**400)
+    with_loss(-(10**400))
+    w = np.ones(2)
+    assert "not finite" in lrfast.find_lr(lrfast.SGD([w]), lambda: (10**400, [w.copy()])).reason
+
+
+class Changing:
+    """A number that is another one later, as a tensor is."""
+
+    value = 0.5
+
+    def __float__(self):
+        return self.value
+
+
+def test_a_number_is_read_at_each_call(isa):
+    number = Changing()
+    param = np.zeros(2)
+    for number.value in (0.5, 0.25):
+        lrfast.functional.sgd(param, np.ones(2), step=1, lr=number)
+    assert np.all(param == -0.75)
+
+
+def test_defaults_cannot_be_changed():
+    optimizer = lrfast.SGD([f32()])
+    with pytest.raises(TypeError):
+        optimizer.defaults["lr"] = 1.0
+    assert dict(optimizer.defaults) == dict(lrfast.SGD([f32()]).defaults)
+
+
+def test_a_list_of_the_caller_is_not_kept():
+    given = [schedules.constant(0.5), 0.999]
+    optimizer = lrfast.Adam([f32()], betas=given)
+    given[0] = schedules.constant(0.25)
+    optimizer.step([f32()])
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.999)

@@ -196,3 +196,28 @@ def test_what_float32_does_not_hold_is_refused():
         optimizer.step([np.zeros(2, np.float32), np.zeros(2)])
     optimizer.step([None, np.zeros(2)])
     assert [state["step"] for state in optimizer.state] == [1, 2]
+
+
+@pytest.mark.parametrize(("cls", "name"), [(lrfast.NAdam, "mu_product"), (lrfast.ASGD, "mu")])
+def test_what_cannot_be_is_refused(cls, name):
+    optimizer = cls([np.ones(3)])
+    optimizer.step([np.ones(3)])
+    saved = optimizer.state_dict()
+    for value in (1.0, 0.0):
+        saved["state"][0][name] = value
+        cls([np.ones(3)]).load_state_dict(saved)
+    for value in (math.nextafter(1, 2), 5.0, -0.1, math.nan):
+        saved["state"][0][name] = value
+        with pytest.raises(ValueError, match=rf"{name}.*expected a number in \[0, 1\]"):
+            optimizer.load_state_dict(saved)
+
+
+def test_states_of_frozen_tensors():
+    """The average of a parameter that has not moved is the parameter; a step size is lr until the first update."""
+    averaged = lrfast.ASGD([np.full(2, 3.0), np.full(2, 5.0)])
+    averaged.step([np.ones(2), None])
+    assert averaged.state[1]["ax"].tolist() == [5.0, 5.0]
+    assert not np.shares_memory(averaged.state[1]["ax"], averaged.param_groups[0]["params"][1])
+    signs = lrfast.Rprop([np.ones(2), np.ones(2)], lr=0.25)
+    signs.step([np.ones(2), None])
+    assert signs.state[1]["step_size"].tolist() == [0.25, 0.25]

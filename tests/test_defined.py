@@ -162,6 +162,25 @@ def test_after_a_refused_step(isa):
 
 
 @with_both_plans
+def test_a_refused_step_leaves_the_report(isa):
+    """Also where what is refused is found late."""
+    optimizer = made(clip_norm=1.0)
+    optimizer.step(grads_of(optimizer))
+    report = optimizer.report
+    for scale in (1e39, math.inf):
+        with pytest.raises(ValueError, match="grad_scale"):
+            optimizer.step(grads_of(optimizer), grad_scale=scale)
+        assert optimizer.report == report
+
+
+@with_both_plans
+def test_the_norm_of_nothing(isa):
+    optimizer = lrfast.SGD([np.ones(0)], clip_norm=1.0)
+    optimizer.step([np.ones(0)])
+    assert (optimizer.report.grad_norm, optimizer.report.limited_norm, optimizer.report.clip_factor) == (0, 0, 1)
+
+
+@with_both_plans
 @pytest.mark.parametrize("with_averages", [True, False])
 def test_after_loading(isa, with_averages):
     """Copies are of the parameters as they are; averages those that were saved, or else the parameters."""

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import lrfast
+from lrfast._engine.further_keys import OF_THE_OPTIMIZER, WAYS_TO_RUN
+from lrfast._engine.options import StepOptions
 
 from variants import VARIANTS
 
@@ -130,3 +132,11 @@ def test_a_group_does_not_turn_one_optimizer_into_another(isa):
         cls([{"params": [np.ones(2)], "decoupled_weight_decay": not value}])
         with pytest.raises(ValueError, match=f"decoupled_weight_decay: expected {not value}, as {cls.__name__} has it"):
             cls([{"params": [np.ones(2)], "decoupled_weight_decay": value}])
+
+
+def test_what_is_said_for_all_groups_is_refused_in_one():
+    assert set(StepOptions.__annotations__) - set(WAYS_TO_RUN) <= OF_THE_OPTIMIZER
+    for key in OF_THE_OPTIMIZER:
+        group = {"params": [np.ones(2)], key: None}
+        with pytest.raises(ValueError, match=f"group 0: {key}: expected among the optimizer's own keywords"):
+            lrfast.SGD([group])

@@ -213,3 +213,23 @@ def test_names_cannot_be_edited(isa):
     other.param_groups[0]["param_names"] = ["a"]
     with pytest.raises(ValueError, match="param_names cannot be replaced"):
         other.step([np.ones(2)])
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["x"], "missing: 'a'; unknown: 'x'"),
+        (None, "expected a sequence of 1 names"),
+        ([[1]], "names that are hashable"),
+    ],
+)
+def test_a_dict_of_which_one_group_has_names(names, words):
+    def make():
+        return lrfast.Adam([{"params": {"a": np.ones(2)}}, {"params": {"b": np.ones(2)}}])
+
+    saved = make().state_dict()
+    del saved["param_groups"][1]["param_names"]
+    make().load_state_dict(saved)
+    saved["param_groups"][0]["param_names"] = names
+    with pytest.raises(ValueError, match=words):
+        make().load_state_dict(saved)

@@ -266,3 +266,10 @@ def test_values_have_the_same_bits_without_the_extension(name, monkeypatch):
 
 def hash_of(numbers):
     return hashlib.sha256(" ".join(x.hex() for x in numbers).encode()).hexdigest()[:16]
+
+
+def test_ends_of_what_floats_hold():
+    assert s.cosine(1e308, 10)(0) == 1e308
+    assert s.equal_weight()(2**60) == math.nextafter(1, 0)
+    with pytest.raises(TypeError, match="join: schedules: expected a sequence"):
+        s.join(5, [1])

@@ -233,3 +233,17 @@ def test_rates_of_radam_are_those_it_moves_with():
                 optimizer.step(np.array([3.0]))
                 corrected = optimizer.state[0]["exp_avg"][0] / (1 - 0.9**optimizer.updates)
                 assert optimizer.stats["total"]["rate_max"] == pytest.approx((before - param)[0] / corrected, rel=1e-9)
+
+
+def test_statistics_stay_what_they_were_when_a_setting_is_edited():
+    w = np.ones(3, np.float32)
+    adam = lrfast.Adam([w], lr=0.1, stats=True)
+    heavy = lrfast.SGD([w.copy()], lr=0.1, momentum=0.9, stats=True)
+    for _ in range(5):
+        adam.step([w.copy()])
+        heavy.step([w.copy()])
+    before = [dict(adam.stats["total"]), dict(heavy.stats["total"])]
+    adam.param_groups[0]["betas"] = None
+    heavy.param_groups[0].update(momentum=0.1, lr=0.5)
+    for then, now in zip(before, (adam.stats["total"], heavy.stats["total"]), strict=True):
+        np.testing.assert_equal(now, then)

@@ -88,6 +88,7 @@ def for_torch(ours):
             for key, x in state.items()
         }
         for i, state in saved["state"].items()
+        if state["step"] > 0 or "sum" in state
     }
     return saved
 

@@ -288,7 +288,8 @@ cdef class Plan:
     cdef lrf_storage *storage     # one per tensor, for groups whose rules carry numbers; NULL where none does
     cdef lrf_stats *stats         # one per tensor
     cdef lrf_options options
-    cdef lrf_report last_report
+    cdef lrf_report news          # of the step that is running, or was refused
+    cdef lrf_report last_report   # of the latest that was not
     cdef lrf_job job
     cdef void *scratch
     cdef size_t scratch_size
@@ -327,7 +328,7 @@ cdef class Plan:
             for i in range(self.tensor_count):
                 self.storage[i].struct_size = sizeof(lrf_storage)
         self.is_short = sum(param.size for param in self.params) <= MOST_OF_SHORT
-        self.last_report.struct_size = sizeof(lrf_report)
+        self.news.struct_size = self.last_report.struct_size = sizeof(lrf_report)
         for i in range(self.tensor_count):
             self.outputs[i].struct_size = sizeof(lrf_outputs)
             self.stats[i].struct_size = sizeof(lrf_stats)
@@ -471,10 +472,10 @@ cdef class Plan:
             else:
                 grads = self.prepare(grads, grad_scale)
                 if self.is_short:
-                    status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
+                    status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.news)
                 else:
                     with nogil:
-                        status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.last_report)
+                        status = lrf_pool_step(pool, self.groups, self.group_count, &self.options, &self.news)
                 self.finish(status, grads)
         finally:
             self.busy = self.stepping = False
@@ -497,11 +498,11 @@ cdef class Plan:
                 self.finish_in_numpy(job)
                 return
             grads = self.prepare(grads, grad_scale)
-            status = lrf_begin(&self.job, self.groups, self.group_count, &self.options, &self.last_report)
+            status = lrf_begin(&self.job, self.groups, self.group_count, &self.options, &self.news)
             if status == LRF_OK:
                 while lrf_next(&self.job):
                     yield self._run
-                status = lrf_end(&self.job, &self.last_report)
+                status = lrf_end(&self.job, &self.news)
             self.finish(status, grads)
 
     def _run(self, size_t part, size_t parts):
@@ -580,8 +581,9 @@ cdef class Plan:
     cdef int finish(self, lrf_status status, list grads) except -1:
         """Counts a step, or says why it wrote nothing."""
         cdef Py_ssize_t i = 0
-        self.last_skipped = status == LRF_NOT_FINITE
-        if status == LRF_NOT_FINITE or self.last_report.overflowed > 0:
+        if status == LRF_OK or status == LRF_NOT_FINITE:
+            self.last_report, self.last_skipped = self.news, status == LRF_NOT_FINITE
+        if status == LRF_NOT_FINITE or self.news.overflowed > 0:
             i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
         if status == LRF_OK:
             if self.storage != NULL:
@@ -594,7 +596,7 @@ cdef class Plan:
         elif status != LRF_NOT_FINITE:
             if status == LRF_BAD_NUMBER:
                 fit.step(self.buffers, self.settings, grads, self.progress.tolist(), self.options.grad_scale)
-            raise refused(status, &self.last_report)
+            raise refused(status, &self.news)
         elif self.step_options.nonfinite == "raise":
             self.last_skipped = False
             if self.last_report.nonfinite > 0:
@@ -651,8 +653,8 @@ cdef class Plan:
         self.recorded = self.recorder is not None and self.recorder.wanted(self.updates)
         self.options.flags &= ~<uint32_t>(LRF_NORMS | LRF_STATS | LRF_KEEP_LAST)
         if self.recorded:
-            lrs = [settings["lr"] for settings in self.settings]
-            self.stats_target, self.stats_after = self.recorder.prepare(self.updates, self.options.grad_scale, lrs)
+            copies = [dict(settings) for settings in self.settings]
+            self.stats_target, self.stats_after = self.recorder.prepare(self.updates, self.options.grad_scale, copies)
             self.options.flags |= LRF_NORMS if self.recorder.norms else LRF_STATS
             if not self.recorder.norms and not self.recorder.is_followed(self.updates):
                 self.options.flags |= LRF_KEEP_LAST

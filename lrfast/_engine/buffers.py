@@ -78,14 +78,14 @@ class Buffers:
         self,
         groups: Sequence[Group],
         bound: Snapshot,
-        initial: Callable[[int, str], float],
+        initial: Callable[[int, str], float | None],
         *,
         averages: bool,
         ema_dtype: str | None,
         zero_grads: bool,
     ) -> None:
-        """``initial(group, state)``: what a new state is filled with; ``ema_dtype``: that of averages, if it is another
-        than their parameter's."""
+        """``initial(group, state)``: what a new state is filled with, None: its parameter; ``ema_dtype``: that of
+        averages, if it is another than their parameter's."""
         for label, param in zip(bound.labels, bound.params, strict=True):
             checks.param(label, param)
         self.groups = groups
@@ -95,7 +95,7 @@ class Buffers:
         self.states = list(bound.states)
         for index, group in enumerate(groups):
             self.states += [
-                {name: state_array(param, initial(index, name), k) for k, name in enumerate(group.rule.states) if name}
+                {name: new_state(param, initial(index, name), k) for k, name in enumerate(group.rule.states) if name}
                 for param in self.params[max(group.first, len(self.states)) : group.stop]
             ]
         self.carried = np.zeros((len(self.params), 4))
@@ -235,7 +235,7 @@ class Buffers:
         largest = clip_factor * (largest if clip_value is None else min(largest, clip_value))
         return FloatingPointError(
             f"{self.grad_label(i)}: expected gradients whose squares are finite in {grad.dtype}, got one of "
-            f"{largest:.3g} once scaled and clipped, by which its average of squares would be infinite for ever; set "
+            f"{largest:.3g} once scaled and clipped, close to where averages of squares become infinite for ever; set "
             "clip_norm or clip_value, or lower the scale of the loss"
         )
 
@@ -284,6 +284,11 @@ def average_array(param: Array, content: Array, dtype: Any = None) -> Array:
     """A new array for an average of param, of that dtype, by default the content's, filled with content."""
     with np.errstate(all="ignore"):  # a signalling NaN
         return state_array(param, content, _OUTPUT_SLOT, content.dtype if dtype is None else dtype)
+
+
+def new_state(param: Array, initial: float | None, slot: int) -> Array:
+    """A state as it is before the first update; ``initial`` as :meth:`Family.initial` gives it."""
+    return state_array(param, param if initial is None else initial, slot)
 
 
 def state_array(param: Array, content: Array | float, slot: int, dtype: Any = None) -> Array:

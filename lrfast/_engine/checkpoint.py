@@ -233,7 +233,7 @@ def _array(label: str, value: Any, own: Array, cast: bool) -> Array:
         raise TypeError(f"{label}: expected dtype {own.dtype}, got {array.dtype}{hint}")
     if array.shape != own.shape:
         raise ValueError(f"{label}: expected shape {own.shape}, got {array.shape}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         converted = array.astype(own.dtype, copy=False)
     lost = np.isinf(converted) & np.isfinite(array) if converted is not array else np.False_
     if lost.any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,38 @@ SCHEDULABLE = frozenset(number.setting.partition("[")[0] for number in NUMBERS.v
 """Settings that may follow a schedule."""
 
 
-# ---- settings ------------------------------------------------------------------------------------------------
+# ---- numbers and settings ------------------------------------------------------------------------------------
+
+
+def real(value: Any) -> float:
+    """value as a float. Raises TypeError for what is no real number, also where float() would read or round it: text,
+    truth values, complex numbers; OverflowError for what is larger than floats are.
+    """
+    if isinstance(value, (np.ndarray, np.generic)):
+        is_number = value.dtype.kind not in "bcmMOSU" and not isinstance(value, np.void) and value.dtype.names is None
+    else:
+        is_number = not isinstance(value, bool) and (hasattr(value, "__float__") or hasattr(value, "__index__"))
+    if not is_number:
+        raise TypeError(f"expected a real number, got {value!r:.80}")
+    return float(value)
+
+
+def loss(label: str, value: Any) -> float:
+    """Any number, also one that is not finite."""
+    try:
+        return real(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{label}, got {value!r:.80}") from None
 
 
 def number(name: str, value: Any, where: str = "") -> float:
     """value as a float in the range that belongs to the name ("lr", "betas[0]", ...)."""
     allowed = _RANGE_OF[name]
     expected = allowed.words
-    if isinstance(value, (str, bytes, bool, np.bool_)):
-        raise TypeError(f"{where}{name}: expected {expected}, got {value!r}")
     try:
-        x = float(value)
+        x = real(value)
     except OverflowError:
         raise ValueError(f"{where}{name}: expected {expected}, got a larger one than floats can hold") from None
     except (TypeError, ValueError):
@@ -47,6 +68,8 @@ def setting(name: str, value: Any, default: Any, where: str = "") -> Any:
         return value  # in every range; schedules pass here on every step
     if isinstance(default, tuple):
         try:
+            if isinstance(value, (Set, Mapping)):
+                raise TypeError("in no order")
             first, second = value
         except (TypeError, ValueError):
             each, other = (_RANGE_OF[f"{name}[{i}]"].words for i in range(2))

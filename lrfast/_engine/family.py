@@ -53,8 +53,8 @@ class Family:
         return {}
 
     @classmethod
-    def initial(cls, state: str, settings: Mapping[str, Any]) -> float:
-        """What a new state is filled with."""
+    def initial(cls, state: str, settings: Mapping[str, Any]) -> float | None:
+        """What a new state is filled with; None: with its parameter."""
         return 0.0
 
     @classmethod

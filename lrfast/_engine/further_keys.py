@@ -18,6 +18,11 @@ WAYS_TO_RUN: Mapping[str, tuple[bool | None, ...]] = {
 }
 """Keywords of PyTorch's optimizers that say how, not what, with the values that are true here."""
 
+OF_THE_OPTIMIZER = frozenset(
+    {"clip_norm", "clip_value", "nonfinite", "zero_grads", "ema", "ema_decay", "ema_dtype", "copy_to", "stats", "grads"}
+)
+"""What is said once for all groups."""
+
 _CUTOFF = 0.85  # "initial_lr" and "max_momentum", which schedulers write, are .82 and .80 from settings
 _OF_OTHER_LIBRARIES = {"learning_rate": "lr", "epsilon": "eps", "wd": "weight_decay"}
 
@@ -26,6 +31,8 @@ def check(further: Mapping[str, Any], family: type[Family], settings: Mapping[st
     """Refuses what would be taken for a setting, or says that updates are others than they are."""
     for key, value in further.items():
         way_to_run(key, value, where)
+        if key in OF_THE_OPTIMIZER:
+            raise ValueError(f"{where}{key}: expected among the optimizer's own keywords, for all groups, not in one")
         marks = family.torch_twin.marks
         if key in marks and value is not marks[key]:
             raise ValueError(f"{where}{key}: expected {marks[key]}, as {family.__name__} has it, got {value!r}")

@@ -21,7 +21,13 @@ def match(saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) 
     """Raises ValueError where groups or their parameters are not the same."""
     if len(saved) != len(own):
         raise ValueError(f"state_dict: expected {len(own)} param_groups, got {len(saved)}")
-    order = _by_names(saved, own) if all(NAMES in group for group in (*own, *saved)) else range(len(own))
+    named = [
+        set(names(group[NAMES], len(group["params"]), f"state_dict: param_groups[{j}]: ")) if NAMES in group else None
+        for j, group in enumerate(saved)
+    ]
+    all_named = [names_of_it for names_of_it in named if names_of_it is not None]
+    by_names = len(all_named) == len(saved) and all(NAMES in group for group in own)
+    order = _by_names(all_named, own) if by_names else range(len(own))
     first, groups, places = _firsts(saved), [], []
     for i, j in enumerate(order):
         theirs, mine = saved[j], own[i]
@@ -29,7 +35,10 @@ def match(saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) 
             expected, got = len(mine["params"]), len(theirs["params"])
             raise ValueError(f"state_dict: param_groups[{j}]: expected {expected} parameters, got {got}")
         groups.append(theirs)
-        if NAMES in mine and NAMES in theirs:
+        given = named[j]
+        if NAMES in mine and given is not None:
+            if given != set(mine[NAMES]):
+                raise _other_names(i, set(mine[NAMES]), given)
             place = {name: first[j] + k for k, name in enumerate(theirs[NAMES])}
             places += [place[name] for name in mine[NAMES]]
         else:
@@ -53,12 +62,8 @@ def _firsts(groups: Sequence[Mapping[str, Any]]) -> list[int]:
     return firsts
 
 
-def _by_names(saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> list[int]:
+def _by_names(theirs: Sequence[set[Any]], own: Sequence[Mapping[str, Any]]) -> list[int]:
     """For each group of the optimizer the saved one whose parameters have the same names: its own if it can be."""
-    theirs = [
-        set(names(group[NAMES], len(group["params"]), f"state_dict: param_groups[{j}]: "))
-        for j, group in enumerate(saved)
-    ]
     mine = [set(group[NAMES]) for group in own]
     order: list[int | None] = [i if theirs[i] == mine[i] else None for i in range(len(own))]
     for i, found in enumerate(order):
@@ -66,12 +71,16 @@ def _by_names(saved: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any
             order[i] = next((j for j, set_ in enumerate(theirs) if set_ == mine[i] and j not in order), None)
     if None in order:
         i = order.index(None)
-        raise ValueError(
-            f"state_dict: param_groups[{i}]: {NAMES}: expected those of this optimizer; "
-            f"missing: {_listed(mine[i] - theirs[i])}; unknown: {_listed(theirs[i] - mine[i])}"
-            + ("; they are in another group" if set.union(*mine) == set.union(*theirs) else "")
-        )
+        elsewhere = set.union(*mine) == set.union(*theirs)
+        raise _other_names(i, mine[i], theirs[i], "; they are in another group" if elsewhere else "")
     return order  # type: ignore[return-value]
+
+
+def _other_names(i: int, mine: set[Any], theirs: set[Any], hint: str = "") -> ValueError:
+    return ValueError(
+        f"state_dict: param_groups[{i}]: {NAMES}: expected those of this optimizer; "
+        f"missing: {_listed(mine - theirs)}; unknown: {_listed(theirs - mine)}{hint}"
+    )
 
 
 def _listed(found: Iterable[Any]) -> str:

@@ -67,8 +67,8 @@ class Job:
         self._recorder = recorder if recorder is not None and recorder.wanted(updates) else None
         self._target, self._recorded = None, dict[str, Any]()
         if self._recorder is not None:
-            lrs = [group["lr"] for group in self.settings]
-            self._target, self._recorded = self._recorder.prepare(updates, self.grad_scale, lrs)
+            copies = [dict(group) for group in self.settings]
+            self._target, self._recorded = self._recorder.prepare(updates, self.grad_scale, copies)
         count = len(buffers.params)
         self.calls: list[Call] = []
         self._results: list[list[Call]] = [[] for _ in range(count)]

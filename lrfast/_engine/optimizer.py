@@ -215,9 +215,9 @@ class Optimizer(Surroundings):
     # ---- groups and state ------------------------------------------------------------------------------------
 
     @property
-    def defaults(self) -> dict[str, Any]:
-        """Settings of groups that do not say otherwise."""
-        return self._settings.defaults
+    def defaults(self) -> Mapping[str, Any]:
+        """Settings of groups that do not say otherwise; not to be changed."""
+        return MappingProxyType(self._settings.defaults)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -299,8 +299,10 @@ class Optimizer(Surroundings):
         for index, group in enumerate(buffers.groups):
             for i in range(group.first, group.stop):
                 for name, own in buffers.states[i].items():
-                    content = saved.arrays[i].get(name, self.initial(name, saved.settings[index]))
-                    calls.append(copying(own, content))
+                    initial = self.initial(name, saved.settings[index])
+                    calls.append(
+                        copying(own, saved.arrays[i].get(name, buffers.params[i] if initial is None else initial))
+                    )
                 for name, number in buffers.carried_of(i).items():
                     calls.append(copying(number, saved.carried[i].get(name, self.initial(name, saved.settings[index]))))
         for own, average in zip(buffers.ema or [], saved.averages or [], strict=True):

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from . import fit
+from . import checks, fit
 from .averages import Decay, checked_decay
 from .further_keys import WAYS_TO_RUN, way_to_run
 
@@ -105,10 +105,8 @@ def _optional(accepts: Callable[[float], bool], expected: str) -> Callable[[str,
     def check(name: str, value: Any) -> float | None:
         if value is None:
             return None
-        if isinstance(value, (bool, str, bytes)):
-            raise TypeError(f"{name}: expected None or {expected}, got {value!r}")
         try:
-            number = float(value)
+            number = checks.real(value)
         except OverflowError:
             raise ValueError(f"{name}: expected None or {expected}, got a larger one than floats can hold") from None
         except (TypeError, ValueError):

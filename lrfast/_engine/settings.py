@@ -66,6 +66,7 @@ class Settings:
             raise ValueError(f"{where}params: expected names for the parameters of all groups, or of none")
         settings = {**self.defaults, **own}
         scheduled = {key: value for key, value in settings.items() if _is_scheduled(key, value, self._kinds.get(key))}
+        scheduled = {key: value if callable(value) else tuple(value) for key, value in scheduled.items()}
         for key, schedule in scheduled.items():
             settings[key] = value_at(schedule, t)
         settings = self.checked(settings, where)

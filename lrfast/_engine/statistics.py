@@ -31,12 +31,13 @@ class Stats(Mapping[Any, dict[str, Any]]):
     def __init__(
         self,
         recorder: Recorder | None,
-        n_eff: Callable[[Sequence[int], int], float],
-        sharpness_limit: Callable[[Sequence[int], Sequence[float]], float | None],
+        n_eff: Callable[[Sequence[int], int, Sequence[Mapping[str, Any]]], float],
+        sharpness_limit: Callable[[Sequence[int], Sequence[Mapping[str, Any]]], float | None],
     ) -> None:
         self._recorder = recorder
-        self._n_eff = n_eff  # (tensors, updates): the least number of gradients that sigma had seen
-        self._sharpness_limit = sharpness_limit  # (tensors, lrs of the groups): None where it is not known
+        # Of some tensors, with settings of the groups as they were then.
+        self._n_eff = n_eff  # (tensors, updates, settings): the least number of gradients that sigma had seen
+        self._sharpness_limit = sharpness_limit  # (tensors, settings): None where it is not known
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         optimizer = saved.pop("_optimizer", None)
@@ -115,7 +116,7 @@ class Stats(Mapping[Any, dict[str, Any]]):
             "rates": rates,
             "rate_median": _median(rates, largest("rate_max")),
             "eps_dominates": _quotient(total("eps_dominates"), total("elements")),
-            "n_eff": self._n_eff(tensors, recorder.updates),
+            "n_eff": self._n_eff(tensors, recorder.updates, recorder.settings),
         }
 
     def _compare(self, recorder: Recorder, tensors: list[int]) -> dict[str, float]:
@@ -130,7 +131,7 @@ class Stats(Mapping[Any, dict[str, Any]]):
         _, then, squares = _in_order(before[tensors, :3])  # <s', u'>, |u'|^2
         now = sums["grad_last"]  # <s, u'>
         grad_norm = abs(recorder.grad_scale) * math.sqrt(sums["grad_sq"])
-        limit = self._sharpness_limit(tensors, recorder.last_lrs)
+        limit = self._sharpness_limit(tensors, recorder.last_settings)
         return {
             "cosine": _quotient(-now, grad_norm * math.sqrt(squares)),
             "bounce": _quotient(sums["turned"], sums["elements"]),

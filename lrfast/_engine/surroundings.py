@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -146,27 +146,33 @@ class Surroundings(Family):
         scheduled = self._settings.is_scheduled or callable(options.ema)
         at_once([*calls, *setting(self, {"_options": options, "_recorder": recorder, "_scheduled": scheduled})])
 
-    def _n_eff(self, tensors: Sequence[int], updates: int) -> float:
+    def _n_eff(self, tensors: Sequence[int], updates: int, settings: Sequence[Mapping[str, Any]]) -> float:
         """Gradients that sigma had effectively seen after so many updates; the smallest number of these tensors."""
         since, progress = self.updates - updates, self._plan.progress
         ages = {
-            (max(0, int(progress[i]) - since), self.sigma_decay(settings))
-            for group, settings in zip(self._buffers.groups, self._settings.live, strict=True)
+            (max(0, int(progress[i]) - since), self.sigma_decay(then))
+            for first, stop, then in self._settings_then(settings)
             for i in tensors
-            if group.first <= i < group.stop
+            if first <= i < stop
         }
         return min((effective_gradients(decay, t) for t, decay in ages), default=math.nan)
 
-    def _sharpness_limit(self, tensors: Sequence[int], lrs: Sequence[float]) -> float | None:
-        """The least of the limits that the groups of these tensors have with these learning rates, if all have one."""
+    def _sharpness_limit(self, tensors: Sequence[int], settings: Sequence[Mapping[str, Any]]) -> float | None:
+        """The least of the limits that the groups of these tensors have with these settings, if all have one."""
         if self.clip_norm is not None or self.clip_value is not None:
             return None  # clipped gradients move less than the settings say
         limits = [
-            self.sharpness_limit({**settings, "lr": lr})
-            for group, settings, lr in zip(self._buffers.groups, self._settings.live, lrs, strict=True)
-            if any(group.first <= i < group.stop for i in tensors)
+            self.sharpness_limit(then)
+            for first, stop, then in self._settings_then(settings)
+            if any(first <= i < stop for i in tensors)
         ]
         return None if None in limits else min(limits)  # type: ignore[type-var]
+
+    def _settings_then(self, recorded: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """The tensors of each group and its settings of a step; those of now where none were recorded."""
+        for i, group in enumerate(self._buffers.groups):
+            then = recorded[i] if i < len(recorded) else {}
+            yield group.first, group.stop, {**self._settings.live[i], **then}
 
 
 def recorder_of(options: Options, buffers: Buffers) -> Recorder | None:

@@ -66,7 +66,8 @@ def follows_lr(optimizer: Optimizer) -> bool:
     updates = []
     for lr in (1.0, 2.0):
         names = (*rule.state_names, *rule.carried)
-        states = {name: np.full(1, optimizer.initial(name, settings)) for name in names}
+        initial = {name: optimizer.initial(name, settings) for name in names}
+        states = {name: np.full(1, 1.0 if x is None else x) for name, x in initial.items()}
         for step, rate in ((1, 1.0), (2, lr), (3, lr)):  # ASGD's third uses what the second has made of lr
             moved = specification.update(
                 optimizer.spec, np.ones(1), np.ones(1), states, step, 1.0, {**settings, "lr": rate}
@@ -84,7 +85,7 @@ def twin(optimizer: Optimizer, *, without: str = "lr") -> Optimizer:
     optimizer._take_edits()
     settings: Mapping[str, Any] = {
         "attributes": {},
-        "defaults": optimizer.defaults,
+        "defaults": optimizer._settings.defaults,
         "groups": [dict(group) for group in optimizer._settings.live],
         "schedules": [{k: s for k, s in group.items() if k != without} for group in optimizer.schedules],
         "known": [dict(group) for group in optimizer._settings.known],

@@ -172,10 +172,7 @@ class _Run:
                 "loss_and_grads: expected (loss, grads), because no gradients were bound at construction; "
                 f"got {answer!r:.80}"
             )
-        try:
-            return self._sign * float(loss), grads
-        except (TypeError, ValueError):
-            raise TypeError(f"loss_and_grads: expected a number as loss, got {loss!r:.80}") from None
+        return self._sign * checks.loss("loss_and_grads: expected a number as loss", loss), grads
 
 
 def _ratios(opt: Optimizer) -> list[float]:
@@ -220,9 +217,9 @@ def _conclude(tried: Array, run: _Run, sign: float) -> Sweep:
     steepest = _steepest(lrs[: len(smoothed)], losses[: len(smoothed)], smoothed)
     edge = _edge(lrs, run.stable)
     suggestion, reason = _suggest(steepest, edge, at_once=bool(run.stable) and not run.stable[0])
-    apart = tried[1] / tried[0]
+    apart = 10 ** min(math.log10(tried[1]) - math.log10(tried[0]), 300.0)
     if suggestion > 0 and apart > _COARSE:
-        enough = math.ceil(math.log10(tried[-1] / tried[0])) + 1
+        enough = math.ceil(math.log10(tried[-1]) - math.log10(tried[0])) + 1
         reason = f"no suggestion: neighbours are a factor of {apart:.2g} apart, try steps={enough} or more ({reason})"
         suggestion = math.nan
     if run.ended:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .._engine import checks
 from .._engine.commit import at_once, setting
 from .._engine.extra import import_extra
 from .._engine.optimizer import Optimizer
@@ -61,10 +62,7 @@ class Monitor:
         It does nothing after a step that the statistics did not measure. Raises TypeError if loss is not a number,
         ValueError if there was no step since the last record, or if statistics were turned off.
         """
-        try:
-            loss = float(loss)
-        except (TypeError, ValueError):
-            raise TypeError(f"loss: expected a number, got {loss!r:.80}") from None
+        loss = checks.loss("loss: expected a number", loss)
         optimizer = self._optimizer
         seen = (optimizer.updates, optimizer.skipped)
         if seen == self._seen:

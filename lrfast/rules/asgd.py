@@ -110,5 +110,5 @@ class ASGD(Optimizer):
         )
 
     @classmethod
-    def initial(cls, state: str, settings: Mapping[str, Any]) -> float:
-        return float(settings["lr"]) if state == "eta" else 1.0 if state == "mu" else 0.0
+    def initial(cls, state: str, settings: Mapping[str, Any]) -> float | None:
+        return None if state == "ax" else 1.0 if state == "mu" else float(settings["lr"])

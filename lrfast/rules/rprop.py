@@ -104,6 +104,10 @@ class Rprop(Optimizer):
         super().__init__(params, grads, options, lr=lr, etas=etas, step_sizes=step_sizes, maximize=maximize)
 
     @classmethod
+    def initial(cls, state: str, settings: Mapping[str, Any]) -> float:
+        return float(settings["lr"]) if state == "step_size" else 0.0
+
+    @classmethod
     def check(cls, settings: Mapping[str, Any], where: str) -> None:
         smallest, largest = settings["step_sizes"]
         if smallest > largest:
