@@ -80,7 +80,7 @@ $(VENV)-torch/installed: $(BUILD_INPUTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-torch build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*/*.so lrfast/*/*/*.so lrfast/_engine/_core.c lrfast/lab/bench/_roofline.c \
+	rm -rf $(VENV) $(VENV)-torch build dist lrfast-demo lrfast-lecture *.egg-info lrfast/*/*.so lrfast/*/*/*.so lrfast/_engine/_core.c lrfast/lab/bench/_roofline.c lrfast/torch/_tensors.c \
 		lrfast/include lrfast/lib lrfast/_build_info.json lrfast/*.pyi
 
 # Built in place, so that tests and examples run on the sources as they are.

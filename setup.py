@@ -123,5 +123,6 @@ extensions = [
         define_macros=MACROS,
         depends=["lrfast/lab/bench/_roofline.h"],
     ),
+    Extension("lrfast.torch._tensors", ["lrfast/torch/_tensors.pyx"], define_macros=MACROS),
 ]
 setup(ext_modules=extensions, cmdclass={"build_ext": BuildWithCore})
