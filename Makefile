@@ -34,7 +34,8 @@ test-all: $(VENV)/installed
 
 # An environment of its own for PyTorch, which lrfast never needs: 200 MB, a minute.
 test-torch: $(VENV)-torch/installed
-	$(VENV)-torch/bin/python -m pytest tests/test_with_torch.py tests/test_oracle.py tests/test_docs.py -k "torch or examples" \
+	$(VENV)-torch/bin/python -m pytest tests/test_torch_*.py tests/test_with_torch.py tests/test_oracle.py \
+		tests/test_docs.py -k "torch or examples" \
 		$(PYTEST_ARGUMENTS)
 
 mutants: $(VENV)/installed
@@ -75,7 +76,7 @@ $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py lr
 
 $(VENV)-torch/installed: $(BUILD_INPUTS)
 	test -x $(VENV)-torch/bin/python || $(PYTHON) -m venv $(VENV)-torch
-	$(VENV)-torch/bin/pip install --quiet "setuptools>=77" "cython>=3.1,<4" "numpy>=2" torch==2.13.0
+	$(VENV)-torch/bin/pip install --quiet "setuptools>=77" "cython>=3.1,<4" "numpy>=2" torch==2.13.0 scipy
 	LRFAST_REQUIRE_EXT=1 $(VENV)-torch/bin/pip install --quiet --no-build-isolation --editable ".[test]"
 	touch $@
 

@@ -19,6 +19,19 @@ from .settings import value_at
 LENT = "a trial of find_lr() or verdict() is running on this optimizer, after which all is as it was"
 
 
+def adapted(optimizer: Any, loss_and_grads: Any) -> tuple[Any, Any]:
+    """For an adapter's optimizer that of lrfast below it, and what it asks for loss and gradients; others as they are."""
+    return optimizer.trial(loss_and_grads) if hasattr(optimizer, "trial") else (optimizer, loss_and_grads)
+
+
+def adapted_gradient(optimizer: Any, gradient: Any) -> tuple[Any, Any]:
+    """The same with a function of the gradients alone, which here is called with the parameters."""
+    if not hasattr(optimizer, "trial"):
+        return optimizer, gradient
+    optimizer, loss_and_grads = optimizer.trial(lambda: gradient() or 0.0)
+    return optimizer, lambda _: loss_and_grads()[1]
+
+
 def params_of(optimizer: Optimizer) -> list[Array]:
     """The parameters in order."""
     return optimizer._buffers.params

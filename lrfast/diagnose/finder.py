@@ -67,7 +67,8 @@ def find_lr(
 
     ``loss_and_grads()`` evaluates at the present parameters, on a batch of the size to train with, and returns
     ``(loss, grads)`` with ``grads`` as for ``opt.step(grads)``. Where gradients are bound it writes them, and returns
-    ``(loss, None)`` or the loss alone. It is called ``steps + 1`` times at most and must not step ``opt`` itself. Each
+    ``(loss, None)`` or the loss alone. For an optimizer of ``lrfast.torch`` it zeroes gradients, runs backward and
+    returns the loss. It is called ``steps + 1`` times at most and must not step ``opt`` itself. Each
     time, a twin of the optimizer that starts from its states makes one update of the parameters with
 
     .. code-block:: text
@@ -97,6 +98,7 @@ def find_lr(
     of which lr is only the first step (Rprop); RuntimeError if ``opt`` steps meanwhile. Sources: Smith 2017 (range
     test); Cohen et al. 2021 (edge of stability).
     """
+    opt, loss_and_grads = trial.adapted(opt, loss_and_grads)
     _check_arguments(opt, loss_and_grads, lr_min, lr_max, steps)
     lrs = np.geomspace(lr_min, lr_max, steps)
     run, sign = trial.lent(opt).run(_sweep, opt, loss_and_grads, lrs)

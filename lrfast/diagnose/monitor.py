@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._engine import checks
+from .._engine import checks, trial
 from .._engine.commit import at_once, setting
 from .._engine.extra import import_extra
 from .._engine.optimizer import Optimizer
@@ -37,7 +37,7 @@ class Monitor:
             monitor.update(loss)
         print(monitor.verdict())
 
-    ``optimizer`` is any optimizer of lrfast. Unless its statistics are on, all of them, they are turned on
+    ``optimizer`` is any optimizer of lrfast or ``lrfast.torch``. Unless its statistics are on, all of them, they are turned on
     (``optimizer.stats = True``). With ``stats=k`` there is one record per k steps.
 
     Memory is bounded: the latest 1,000 records stay; of those before, every n-th, at most 1,000, with n doubling as the
@@ -45,7 +45,7 @@ class Monitor:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
+        if not (isinstance(optimizer, Optimizer) or hasattr(optimizer, "trial")):
             raise TypeError(f"optimizer: expected an optimizer of lrfast, got {type(optimizer).__name__}")
         if optimizer.stats.norms or not optimizer.stats.every:
             optimizer.stats = True
@@ -113,7 +113,7 @@ class Monitor:
 
         ``gradient`` is asked for only where the gradient is small, to tell a minimum from a saddle. It is called with
         the parameters, in the form the optimizer got them, and returns their gradients as ``step`` takes them (or None,
-        having written them into the bound ones). It should be of the whole loss, without noise. The smallest and the
+        having written them into the bound ones); for PyTorch with no argument, to zero gradients and run backward. It should be of the whole loss, without noise. The smallest and the
         largest eigenvalue of the Hessian come from some tens of its differences (Lanczos); parameters and bound
         gradients are restored bit for bit. Raises ModuleNotFoundError if that needs SciPy and it is missing.
         """
@@ -123,7 +123,8 @@ class Monitor:
             return verdict
         from .curvature import extreme_curvatures
 
-        smallest, largest, error = extreme_curvatures(self._optimizer, gradient)
+        optimizer, gradient = trial.adapted_gradient(self._optimizer, gradient)
+        smallest, largest, error = extreme_curvatures(optimizer, gradient)
         evidence = verdict.evidence | {"smallest": smallest, "largest": largest, "curvature_error": error}
         kind = "saddle" if smallest < -error else "minimum"
         text = f"{verdict.text} Curvature (eigenvalues of the Hessian): from {smallest:.3g} to {largest:.3g}."

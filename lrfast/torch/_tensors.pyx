@@ -162,7 +162,8 @@ cdef class Reader:
             if grad is None:
                 grads.append(None)
                 continue
-            if type(grad) not in self.plain or grad.is_neg():
+            # A view of negatives is the imaginary half of numbers that lie in pairs: others do not fit below.
+            if type(grad) not in self.plain or (place.count == 1 and grad.is_neg()):
                 return None
             try:
                 self.api.describe(<void *>grad, &seen)

@@ -141,10 +141,16 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._update()
+        if torch.compiler.is_compiling():
+            self._update_outside()
+        else:
+            self._update()
         return loss
 
-    @torch._disable_dynamo
+    @torch._disable_dynamo  # which costs as much as a small step
+    def _update_outside(self) -> None:
+        self._update()
+
     def _update(self) -> None:
         own = self.__dict__
         found, scale = own.get("found_inf"), own.get("grad_scale")  # of a GradScaler, for this step
@@ -255,8 +261,8 @@ class Optimizer(torch.optim.Optimizer):
         def loss_and_grads() -> tuple[float, list[Any]]:
             torch.autograd.graph.increment_version(binding.params)
             with torch.enable_grad():
-                loss = float(closure())
-            return loss, binding.slowly_read()
+                loss = closure()
+            return plain_number(loss), binding.slowly_read()
 
         return binding.engine, loss_and_grads
 

@@ -95,6 +95,11 @@ class Adagrad(Optimizer):
             options,
         )
 
+    def share_memory(self) -> None:
+        """Moves the sums into memory that processes share, as PyTorch's does."""
+        for state in self.state.values():
+            state["sum"].share_memory_()
+
 
 class RMSprop(Optimizer):
     """``torch.optim.RMSprop`` in one pass: formula in :class:`lrfast.RMSprop`, keywords in :class:`Optimizer`.

@@ -10,17 +10,22 @@ from torch import Tensor
 from .._engine.arithmetic import Array
 from . import layout
 
+try:
+    from ._tensors import Reader
+except ImportError:
+    Reader = None  # type: ignore[assignment, misc]
+
 
 def reader_of(params: list[Tensor], groups: list[dict[str, Any]]) -> Any:
     """The one in C, or, where it was not built or PyTorch is too old for it, that in Python."""
     plain = {Tensor, torch.nn.Parameter, *(type(p) for p in params)}
     capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    try:
-        from ._tensors import Reader
-
-        return Reader(capsule, params, groups, plain)
-    except (ImportError, ValueError, NotImplementedError):
-        return PlainReader(params, groups, plain)
+    if Reader is not None and capsule is not None:
+        try:
+            return Reader(capsule, params, groups, plain)
+        except NotImplementedError:
+            pass
+    return PlainReader(params, groups, plain)
 
 
 class PlainReader:
