@@ -23,7 +23,7 @@ def blocks(document, language):
 
 
 README = blocks("README.md", "python")
-PAGES = ["docs/checkpoints.md", "docs/diagnostics.md", "docs/learning-rate-finder.md"]
+PAGES = ["docs/checkpoints.md", "docs/diagnostics.md", "docs/learning-rate-finder.md", "docs/torch.md"]
 SHOWN = [*README, *(block for page in PAGES for block in blocks(page, "python"))]
 EXAMPLES = [block for block in SHOWN if "import torch" not in block or importlib.util.find_spec("torch")]
 

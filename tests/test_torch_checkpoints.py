@@ -9,7 +9,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import lrfast.torch  # noqa: E402
 
 import torch_layouts  # noqa: E402
 from test_torch_contract import ALL, NAMES, advance, bits, give_gradients, model, ours, pair, same, theirs  # noqa: E402

@@ -175,7 +175,7 @@ def test_hooks_in_their_order():
 
 
 def test_a_pre_hook_may_replace_the_closure():
-    a, _, mine, _ = pair("SGD")
+    _, _, mine, _ = pair("SGD")
     mine.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: 5.0), kwargs))
     assert mine.step(lambda: 3.0) == 5.0
 

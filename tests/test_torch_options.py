@@ -1,4 +1,4 @@
-"""What surrounds a step, for tensors: clipping, finiteness, zeroing, averages, copies, statistics; find_lr and Monitor."""
+"""What surrounds a step of tensors: clipping, finiteness, zeroing, averages, copies, statistics; find_lr, Monitor."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def radam_four(p, g, s, t, x):
     """The paper's threshold of 4 in place of 5."""
     g = g + x["weight_decay"] * p
     b2 = x["betas"][1]
-    m, v = moments(g, s, t, x)
+    m, _ = moments(g, s, t, x)
     most = 2 / (1 - b2) - 1
     rho = most - 2 * t * b2**t / (1 - b2**t)
     if rho > 4:

@@ -20,7 +20,7 @@ LENT = "a trial of find_lr() or verdict() is running on this optimizer, after wh
 
 
 def adapted(optimizer: Any, loss_and_grads: Any) -> tuple[Any, Any]:
-    """For an adapter's optimizer that of lrfast below it, and what it asks for loss and gradients; others as they are."""
+    """For the optimizer of an adapter that of lrfast below it, and what it asks for loss and gradients."""
     return optimizer.trial(loss_and_grads) if hasattr(optimizer, "trial") else (optimizer, loss_and_grads)
 
 

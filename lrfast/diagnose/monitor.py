@@ -37,8 +37,8 @@ class Monitor:
             monitor.update(loss)
         print(monitor.verdict())
 
-    ``optimizer`` is any optimizer of lrfast or ``lrfast.torch``. Unless its statistics are on, all of them, they are turned on
-    (``optimizer.stats = True``). With ``stats=k`` there is one record per k steps.
+    ``optimizer`` is any optimizer of lrfast or ``lrfast.torch``. Unless its statistics are on, all of them, they are
+    turned on (``optimizer.stats = True``). With ``stats=k`` there is one record per k steps.
 
     Memory is bounded: the latest 1,000 records stay; of those before, every n-th, at most 1,000, with n doubling as the
     run gets longer.
@@ -113,9 +113,10 @@ class Monitor:
 
         ``gradient`` is asked for only where the gradient is small, to tell a minimum from a saddle. It is called with
         the parameters, in the form the optimizer got them, and returns their gradients as ``step`` takes them (or None,
-        having written them into the bound ones); for PyTorch with no argument, to zero gradients and run backward. It should be of the whole loss, without noise. The smallest and the
-        largest eigenvalue of the Hessian come from some tens of its differences (Lanczos); parameters and bound
-        gradients are restored bit for bit. Raises ModuleNotFoundError if that needs SciPy and it is missing.
+        having written them into the bound ones); for ``lrfast.torch`` without an argument, to zero gradients and run
+        backward. It should be of the whole loss, without noise. The smallest and the largest eigenvalue of the Hessian
+        come from some tens of its differences (Lanczos); parameters and bound gradients are restored bit for bit.
+        Raises ModuleNotFoundError if that needs SciPy and it is missing.
         """
         maximize = all(group["maximize"] for group in self._optimizer.param_groups)
         verdict = judge(self.records, maximize=maximize)

@@ -69,10 +69,10 @@ class Optimizer(torch.optim.Optimizer):
     def _begin(self, params: Any, settings: dict[str, Any], keywords: Mapping[str, Any]) -> None:
         """What the constructors of all classes do; ``settings`` are those of PyTorch's groups."""
         surrounding = {key: x for key, x in keywords.items() if key not in ("fallback", "copy_to")}
-        self._options = Options.of(surrounding, type(self).__name__, settings)  # type: ignore[arg-type]
+        self._around = Options.of(surrounding, type(self).__name__, settings)  # type: ignore[arg-type]
         self._copies = None if keywords.get("copy_to") is None else list(keywords["copy_to"])
         self._other = Elsewhere(type(self).__name__) if keywords.get("fallback") else None
-        if self._other is not None and (self._copies is not None or self._options != Options()):
+        if self._other is not None and (self._copies is not None or self._around != Options()):
             raise ValueError(
                 "fallback: expected no clipping, averages, copies, zeroing, statistics or check for finite gradients "
                 "beside it, which would not reach the parameters that PyTorch updates"
@@ -83,10 +83,10 @@ class Optimizer(torch.optim.Optimizer):
         self._count = adopted.Count()
         self._step_supports_amp_scaling = self._other is None
         numbers = {key: plain_number(x) for key, x in settings.items()}
-        _, self._scheduled = adopted.checked(self.family, numbers, 0)
-        first = {key: adopted.value_at(schedule, 0) for key, schedule in self._scheduled.items()}
+        _, self._default_schedules = adopted.checked(self.family, numbers, 0)
+        first = {key: adopted.value_at(schedule, 0) for key, schedule in self._default_schedules.items()}
         super().__init__(params, {**settings, **self.family.torch_twin.marks, **first})
-        if self.begins_with_state or self._options.ema is not None or self._copies is not None:
+        if self.begins_with_state or self._around.ema is not None or self._copies is not None:
             self._bind()
         if self.begins_with_state:
             self._bound().publish_all()
@@ -102,7 +102,7 @@ class Optimizer(torch.optim.Optimizer):
             group["params"] = [params] if isinstance(params, Tensor) else params
             if not isinstance(params, (Tensor, set)):
                 group["params"] = list(params)
-            merged = {**self.defaults, **self._scheduled, **group}
+            merged = {**self.defaults, **self._default_schedules, **group}
             numbers = {key: plain_number(x) for key, x in merged.items() if key not in ("params", "param_names")}
             _, schedules = adopted.checked(self.family, numbers, self.updates)
             for key, schedule in schedules.items():
@@ -172,7 +172,7 @@ class Optimizer(torch.optim.Optimizer):
         except FloatingPointError:  # which may come after an update that has made something infinite
             binding.finish(grads)
             raise
-        if self._options.nonfinite == "propagate" or not engine.report.skipped:
+        if self._around.nonfinite == "propagate" or not engine.report.skipped:
             binding.finish(grads)
         if self._other is not None:
             self._other.step(self, [p for _, p, _ in binding.others])
@@ -205,7 +205,7 @@ class Optimizer(torch.optim.Optimizer):
             self._count = adopted.Count(before.engine.updates, before.engine.skipped)
         elsewhere = () if self._other is None else self._other.params
         self._binding = Binding(
-            *(self.family, self.param_groups, self.state, self._options, self._copies, elsewhere, self._count, before)
+            *(self.family, self.param_groups, self.state, self._around, self._copies, elsewhere, self._count, before)
         )
         return self._binding
 
@@ -232,7 +232,7 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def ema(self) -> list[Tensor] | None:
         """Averages of the parameters, in their order; None without the keyword ``ema``."""
-        if self._options.ema is None:
+        if self._around.ema is None:
             return None
         return [self.state[p][EMA] for p in self._bound().params]
 
@@ -248,7 +248,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def use_ema(self) -> AbstractContextManager[None]:
         """``with optimizer.use_ema(): ...``: inside, parameters and averages have changed places, for an evaluation."""
-        if self._options.ema is None:
+        if self._around.ema is None:
             raise ValueError("use_ema: expected an optimizer made with ema=..., got one without")
         return self._swapped()
 
@@ -295,7 +295,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         count = adopted.Count(self.updates, self.skipped)
-        own = ("_options", "_copies", "_other", "_schedules", "_scheduled", "_step_supports_amp_scaling")
+        own = ("_around", "_copies", "_other", "_schedules", "_default_schedules", "_step_supports_amp_scaling")
         return {**super().__getstate__(), **{name: self.__dict__[name] for name in own}, "_count": count}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -312,18 +312,18 @@ class Optimizer(torch.optim.Optimizer):
 
     def _set_option(self, name: str, value: Any) -> None:
         """Takes over what surrounds a step from now on."""
-        options = self._options.changed(name, value)
+        options = self._around.changed(name, value)
         if self._other is not None and options != Options():
             raise ValueError(f"{name}: expected none beside fallback=True, got {value!r}")
         if self._binding is not None:
             setattr(self._binding.engine, name, value)
-        self._options = options
+        self._around = options
 
     # Attributes that may be set between steps.
 
     def _option(name: str, words: str) -> Any:  # noqa: N805
         def get(self: Self) -> Any:
-            return getattr(self._options, name)
+            return getattr(self._around, name)
 
         return property(get, lambda self, value: self._set_option(name, value), doc=words)
 
@@ -336,11 +336,11 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def ema_decay(self) -> averages.Decay | None:
         """The decay of the averages, a number or a schedule; either may be assigned."""
-        return self._options.ema
+        return self._around.ema
 
     @ema_decay.setter
     def ema_decay(self, value: averages.Decay) -> None:
-        if self._options.ema is None:
+        if self._around.ema is None:
             raise ValueError("ema_decay: expected an optimizer made with ema=..., got one without")
         self._set_option("ema_decay", value)
 
