@@ -10,8 +10,8 @@
 
 ``lrfast.optim.__all__`` names the optimizers. ``lrfast.functional`` has single updates of single arrays,
 ``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates,
-``lrfast.find_lr`` a suggestion for the learning rate, ``lrfast.Monitor`` a record of a run and a verdict on why its
-loss is stuck.
+``lrfast.find_lr`` a suggestion for the learning rate, ``lrfast.param_groups`` groups by name, ``lrfast.Monitor`` a record
+of a run and a verdict on why its loss is stuck; ``lrfast.torch`` the optimizers for PyTorch.
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 
@@ -36,6 +36,7 @@ __all__ = [
     "get_num_threads",
     "isa",
     "num_threads",
+    "param_groups",
     "reference",
     "schedules",
     "set_num_threads",
@@ -51,8 +52,9 @@ if _TYPE_CHECKING:
     from . import functional, reference, schedules, stats
     from .diagnose.finder import find_lr
     from .diagnose.monitor import Monitor
+    from .groups import param_groups
 
-_LATER = {"Monitor": "diagnose.monitor", "find_lr": "diagnose.finder"}
+_LATER = {"Monitor": "diagnose.monitor", "find_lr": "diagnose.finder", "param_groups": "groups"}
 _LATER |= {name: name for name in ("functional", "reference", "schedules", "stats")}
 
 

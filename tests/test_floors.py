@@ -23,6 +23,7 @@ FLOORS = {
     "lrfast.rules": 2,
     "lrfast.matrix": 2,
     "lrfast.diagnose": 2,
+    "lrfast.groups": 3,
     "lrfast.optim": 3,
     "lrfast.reference": 3,
     "lrfast.schedules": 3,

@@ -236,3 +236,16 @@ def test_find_lr_on_a_model():
         return loss.item(), [p.grad.numpy() for p in b.parameters()]
 
     assert lrfast.find_lr(other, loss_and_grads, steps=40).suggestion == sweep.suggestion
+
+
+def test_groups_by_name():
+    a = model()
+    a[0].bias.requires_grad_(False)
+    groups = lrfast.param_groups(a.named_parameters(), weight_decay=0.2, layer_decay=0.5, lr=0.1)
+    for package in (lrfast.torch, torch.optim):
+        mine = package.AdamW([dict(group) for group in groups])
+        names = [name for group in mine.param_groups for name in group["param_names"]]
+        assert names == ["0.weight", "2.weight", "2.bias"]
+        assert [(group["lr"], group["weight_decay"]) for group in mine.param_groups] == [
+            *((0.05, 0.2), (0.1, 0.2), (0.1, 0.0))
+        ]
