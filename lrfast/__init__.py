@@ -10,8 +10,8 @@
 
 ``lrfast.optim.__all__`` names the optimizers. ``lrfast.functional`` has single updates of single arrays,
 ``lrfast.reference`` the specification in NumPy, ``lrfast.schedules`` functions of the completed updates,
-``lrfast.find_lr`` a suggestion for the learning rate, ``lrfast.param_groups`` groups by name, ``lrfast.Monitor`` a record
-of a run and a verdict on why its loss is stuck; ``lrfast.torch`` the optimizers for PyTorch.
+``lrfast.find_lr`` a suggestion for the learning rate, ``lrfast.param_groups`` groups by name, ``lrfast.Monitor`` a
+record of a run and a verdict on why its loss is stuck; ``lrfast.torch`` has the optimizers for PyTorch.
 ``copy.deepcopy`` and ``pickle`` of an optimizer include its parameters and bound gradients.
 """
 

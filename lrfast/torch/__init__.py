@@ -11,6 +11,7 @@ side loads the other's. docs/torch.md says what is equal, what is better and wha
 ``import lrfast`` does not.
 """
 
+from .backward import step_in_backward
 from .base import Optimizer
 from .classes import ASGD, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop, Rprop
 
@@ -28,4 +29,5 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "step_in_backward",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict
 
@@ -78,6 +79,7 @@ class Optimizer(torch.optim.Optimizer):
                 "beside it, which would not reach the parameters that PyTorch updates"
             )
         self._binding: Binding | None = None
+        self._in_backward: Any = None
         self._schedules: list[dict[str, Any]] = []
         self._written: dict[tuple[int, str], Any] = {}
         self._count = adopted.Count()
@@ -96,6 +98,8 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises TypeError or ValueError for settings out of range and tensors that cannot be updated here.
         """
+        if self._in_backward is not None:
+            raise ValueError("add_param_group: expected an optimizer without step_in_backward; remove() it first")
         if isinstance(param_group, dict) and "params" in param_group:
             group = dict(param_group)
             params = group["params"]
@@ -143,13 +147,18 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         if torch.compiler.is_compiling():
             self._update_outside()
+        elif self._in_backward is not None:
+            self._in_backward.finish(self._update_unclipped)
         else:
             self._update()
         return loss
 
     @torch._disable_dynamo  # which costs as much as a small step
     def _update_outside(self) -> None:
-        self._update()
+        if self._in_backward is not None:
+            self._in_backward.finish(self._update_unclipped)
+        else:
+            self._update()
 
     def _update(self) -> None:
         own = self.__dict__
@@ -176,6 +185,34 @@ class Optimizer(torch.optim.Optimizer):
             binding.finish(grads)
         if self._other is not None:
             self._other.step(self, [p for _, p, _ in binding.others])
+
+    def _update_unclipped(self, grad_scale: float) -> None:
+        """A step whose norm is known: ``grad_scale`` clips."""
+        bound, self.clip_norm = self.clip_norm, None
+        self.grad_scale, self.found_inf = 1.0 / grad_scale, 0.0
+        try:
+            self._update()
+        finally:
+            del self.grad_scale, self.found_inf
+            self.clip_norm = bound
+
+    def attach(self, in_backward: Any) -> None:
+        """For ``step_in_backward``: gradients are updated as they arrive, or, with None, no longer."""
+        if in_backward is not None and self._in_backward is not None:
+            raise ValueError("step_in_backward: expected an optimizer without it, got one that has it already")
+        around = replace(self._around, clip_norm=None, clip_value=None, zero_grads=False)
+        if in_backward is not None and (around != Options() or self._copies is not None or self._other is not None):
+            raise ValueError(
+                "step_in_backward: expected an optimizer without nonfinite, averages, copies, statistics and fallback, "
+                "which need all gradients at once"
+            )
+        if self._binding is not None:
+            self._count = adopted.Count(self.updates, self.skipped)
+        self._in_backward, self._binding = in_backward, None
+
+    def count_step(self) -> None:
+        """For ``step_in_backward``: all parameters have had their update."""
+        self._count, self._binding = adopted.Count(self.updates + 1, self.skipped), None
 
     def _read_anew(self) -> tuple[Binding, list[Any]]:
         """Another binding and its gradients. Raises TypeError or ValueError for those that cannot be read in place."""
@@ -303,6 +340,7 @@ class Optimizer(torch.optim.Optimizer):
             self._count = adopted.Count(self.updates, self.skipped)
         super().__setstate__(state)
         self._binding, self._written = None, {}
+        self.__dict__.setdefault("_in_backward", None)
         for group in self.param_groups:
             for key, mark in self.family.torch_twin.marks.items():
                 group.setdefault(key, mark)
