@@ -184,6 +184,7 @@ def test_a_float32_step_goes_on_beyond_2_to_the_24():
     for state in mine.state.values():
         state["step"].fill_(2.0**24 - 1)
     for t in range(4):
+        a[0].weight.data = a[0].weight.data.clone()  # so that all is bound anew
         give_gradients(a.parameters(), t)
         mine.step()
     assert mine.state[a[0].weight]["step"].item() == 2.0**24 + 4  # 2^24 + 3, rounded to even; theirs stays at 2^24
