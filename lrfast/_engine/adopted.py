@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from . import form, threads
 from .arithmetic import Array
-from .buffers import Snapshot, average_array, state_array
+from .buffers import Snapshot, average_array, new_state
 from .further_keys import NAMES
 from .optimizer import Optimizer
 from .options import Options
@@ -88,7 +88,7 @@ def adopt(
                 {
                     name: given[name]
                     if name in given
-                    else state_array(tensor.param, family.initial(name, settings.live[-1]), slot)
+                    else new_state(tensor.param, family.initial(name, settings.live[-1]), slot)
                     for slot, name in enumerate(rule.states)
                     if name
                 }
