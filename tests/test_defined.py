@@ -330,6 +330,18 @@ def test_copies_that_were_locked_are_named_before_anything_is_written(isa, actio
 
 
 @with_both_plans
+def test_a_copy_that_was_retyped_where_it_is(isa):
+    copied = np.zeros(3, np.float16)
+    optimizer = lrfast.SGD([np.ones(3, np.float32)], copy_to=[copied])
+    copied.dtype = np.uint16
+    before = copied.copy()
+    with pytest.raises((TypeError, ValueError), match="copy_to"):
+        optimizer.step([np.ones(3, np.float32)])
+    assert np.array_equal(copied, before)
+    assert optimizer.updates == 0
+
+
+@with_both_plans
 def test_a_copy_that_was_cut_short_where_it_is(isa):
     """resize may leave the address: then the size tells."""
     stayed = 0

@@ -294,7 +294,7 @@ cdef class Plan:
     cdef void *scratch
     cdef size_t scratch_size
     cdef Py_ssize_t group_count, tensor_count
-    cdef list params, grads, copies, param_groups, live, known_values, known_keys, runs_of_group, settings
+    cdef list params, grads, copies, copy_types, param_groups, live, known_values, known_keys, runs_of_group, settings
     cdef object buffers, reason, recorder, step_options, stats_target, stats_after
     cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped, has_scheduled_decay
     cdef bint is_short            # its steps keep the GIL
@@ -405,6 +405,7 @@ cdef class Plan:
         cdef Py_ssize_t i
         x = self.buffers
         self.step_options, self.recorder, self.copies = options, recorder, x.copies
+        self.copy_types = None if x.copies is None else [copy.dtype.num for copy in x.copies]
         self.zero_grads = options.zero_grads
         self.options.clip_norm = options.clip_norm or 0
         self.options.clip_value = options.clip_value or 0
@@ -708,6 +709,7 @@ cdef class Plan:
         for i in range(self.tensor_count):
             copy = <cnp.ndarray>(<list>self.copies)[i]
             if (cnp.PyArray_DATA(copy) != self.outputs[i].copy or not cnp.PyArray_ISCARRAY(copy)
+                    or cnp.PyArray_TYPE(copy) != <int>(<list>self.copy_types)[i]
                     or <uint64_t>cnp.PyArray_SIZE(copy) != self.tensors[i].count):
                 self.buffers.check_copies()
         return 0
