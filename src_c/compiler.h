@@ -39,9 +39,9 @@ _Static_assert(sizeof(struct lrf_padded) == 16, "lrfast's structs have the layou
 /* ---- what is set right, whatever the flags say -------------------------------------------------------------------
  * Before the first function, those of system headers too: this file comes first, LRF_END_OF_SOURCE last.
  *
- * No contraction into FMA, which comes with avx512f and with -march=haswell; gcc knows no other pragma for that, and after it
- * heeds an -fassociative-math that it ignored before. clang
- * defines no macro for the parts of -ffast-math, which its pragmas turn off.
+ * No contraction into FMA, which comes with avx512f and with -march=haswell; gcc knows no other pragma for that, and
+ * after it heeds an -fassociative-math that it ignored before. clang defines no macro for the parts of -ffast-math,
+ * which its pragmas turn off.
  *
  * Whatever -march and -mbmi2 say, everything but the kernels runs on every processor of the architecture: what chooses
  * kernels has to, and nothing else would gain. Kernels name all that they may use. */
