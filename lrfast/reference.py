@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ._engine import fit
+from ._engine import checks, fit
 from ._engine.arithmetic import Moved, need
 from ._engine.commit import at_once, copying
 from ._engine.specification import scaled, settings_of
@@ -45,7 +45,12 @@ def _public(specification: Callable[..., Moved]) -> Callable[..., None]:
         if given.arguments.get("momentum") == 0:
             need("momentum_buffer", given.arguments["momentum_buffer"], False)
         numbers = {name: given.arguments[name] for name in (*settings_of(specification), "grad_scale")}
-        fit.settings(numbers, given.arguments["param"].dtype)
+        param = given.arguments["param"]
+        if param.dtype.name not in checks.PLAIN:
+            raise TypeError(
+                f"param: expected dtype float32 or float64, got {param.dtype}; the optimizer classes take more"
+            )
+        fit.settings(numbers, param.dtype)
         own = {key: x for key, x in given.arguments.items() if isinstance(x, np.ndarray) and key != "grad"}
         new = {key: x.copy() for key, x in own.items()}
         with np.errstate(all="ignore"):

@@ -16,7 +16,7 @@ weight decay), eta/sigma the effective rate; s' and d' belong to the step before
 ``nan, inf, zero``  elements of the gradient that are so
 ``dead``            elements that do not move, though their gradient is finite: sigma is infinite or NaN, mostly since
                     the square of a gradient was beyond the floating-point type
-``lost``            elements whose update changed nothing: d != 0, but p + d == p
+``lost``            elements whose update changed nothing: d != 0, but p + d == p, as p is stored
 ``dot``             <s, d>: the change of the loss that the gradient predicts
 ``cosine``          of s and d'; above 0 the last step went too far
 ``bounce``          share of elements in which s and d' have the same sign: the gradient has turned around

@@ -1,24 +1,26 @@
 /* The buffers of a tensor: which there are, in which formats, and where they may be. */
 #include "tiles.h"
 
-const lrf_storage *lrf_formats_of(const lrf_group *group, size_t index)
+/* Bytes of an element. storage: NULL, all native. */
+#define SIZE_OF(field) (storage ? lrf_format_size(group, storage->field) : native_size)
+
+static size_t list_param_and_master(const lrf_group *group, const lrf_storage *storage, void *param,
+                                    lrf_buffer buffers[LRF_MOST_BUFFERS])
 {
-    static const lrf_storage native;
-    const lrf_storage *const storage = lrf_formats_at(group, index);
-    return storage ? storage : &native;
+    const size_t native_size = lrf_element_size(group);
+
+    buffers[0] = (lrf_buffer){param, SIZE_OF(param_format), "param", 1};
+    if (!storage || storage->master_format == LRF_NATIVE)
+        return 1;
+    buffers[1] = storage->master_format == LRF_FLOAT32
+                     ? (lrf_buffer){storage->more[0], sizeof(float), "master", 1}
+                     : (lrf_buffer){storage->more[0], sizeof(uint16_t), "remainder", 1};
+    return 2;
 }
 
 size_t lrf_list_param_and_master(const lrf_group *group, size_t index, lrf_buffer buffers[LRF_MOST_BUFFERS])
 {
-    const lrf_storage *storage = lrf_formats_of(group, index);
-    size_t n = 0;
-
-    buffers[n++] = (lrf_buffer){group->tensors[index].param, lrf_format_size(group, storage->param_format), "param", 1};
-    if (storage->master_format == LRF_FLOAT32)
-        buffers[n++] = (lrf_buffer){storage->more[0], sizeof(float), "master", 1};
-    if (storage->master_format == LRF_SPLIT)
-        buffers[n++] = (lrf_buffer){storage->more[0], sizeof(uint16_t), "remainder", 1};
-    return n;
+    return list_param_and_master(group, lrf_formats_at(group, index), group->tensors[index].param, buffers);
 }
 
 size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_written, lrf_buffer buffers[LRF_MOST_BUFFERS])
@@ -26,18 +28,15 @@ size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_writte
     const lrf_rule_info *rule = lrf_find_rule(group->rule);
     const lrf_tensor *tensor = &group->tensors[index];
     const lrf_outputs *outputs = lrf_outputs_at(group, index);
-    const lrf_storage *storage = lrf_formats_of(group, index);
-    const size_t size = lrf_element_size(group);
-    size_t n;
+    const lrf_storage *storage = lrf_formats_at(group, index);
+    const size_t native_size = lrf_element_size(group);
+    size_t n = list_param_and_master(group, storage, tensor->param, buffers);
 
-    n = lrf_list_param_and_master(group, index, buffers);
     if (tensor->grad)
-        buffers[n++] =
-            (lrf_buffer){tensor->grad, lrf_format_size(group, storage->grad_format), "grad", grad_is_written};
+        buffers[n++] = (lrf_buffer){tensor->grad, SIZE_OF(grad_format), "grad", grad_is_written};
     for (size_t slot = 0; slot < LRF_STATE_SLOTS; slot++)
         if (rule->state[slot] && (tensor->grad || tensor->state[slot])) /* without a gradient no state is needed */
-            buffers[n++] = (lrf_buffer){tensor->state[slot], lrf_format_size(group, storage->state_format[slot]),
-                                        rule->state[slot], 1};
+            buffers[n++] = (lrf_buffer){tensor->state[slot], SIZE_OF(state_format[slot]), rule->state[slot], 1};
     if (outputs) {
         const size_t copy_size = lrf_dtype_size(outputs->copy_dtype);
         const size_t ema_size = lrf_dtype_size(lrf_ema_dtype(group, outputs));
@@ -46,7 +45,7 @@ size_t lrf_list_buffers(const lrf_group *group, size_t index, int grad_is_writte
         if (outputs->copy && copy_size > 0)
             buffers[n++] = (lrf_buffer){outputs->copy, copy_size, "copy", 1};
         if (outputs->last)
-            buffers[n++] = (lrf_buffer){outputs->last, size, "last", 1};
+            buffers[n++] = (lrf_buffer){outputs->last, native_size, "last", 1};
     }
     return n;
 }

@@ -44,9 +44,6 @@ LRF_HIDDEN size_t lrf_list_buffers(const lrf_group *group, size_t index, int gra
 /* Of these the first, and the second if there is a master. */
 LRF_HIDDEN size_t lrf_list_param_and_master(const lrf_group *group, size_t index, lrf_buffer buffers[LRF_MOST_BUFFERS]);
 
-/* With native formats where a tensor has no others; never NULL. */
-LRF_HIDDEN const lrf_storage *lrf_formats_of(const lrf_group *group, size_t index);
-
 /* Checks one lrf_storage. */
 LRF_HIDDEN lrf_status lrf_check_storage(const lrf_group *group, const lrf_storage *storage, size_t struct_size,
                                         lrf_report *report);

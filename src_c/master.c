@@ -4,6 +4,12 @@
 #include <math.h>
 #include <string.h>
 
+static int has_master(const lrf_group *group, size_t index)
+{
+    const lrf_storage *const storage = lrf_formats_at(group, index);
+    return storage && storage->master_format != LRF_NATIVE;
+}
+
 static lrf_status check_master(const lrf_group *group, size_t index, lrf_report *report)
 {
     const uint64_t count = group->tensors[index].count;
@@ -12,7 +18,7 @@ static lrf_status check_master(const lrf_group *group, size_t index, lrf_report 
 
     if (group->storage)
         status = lrf_check_storage(group, lrf_storage_at(group, index), group->storage->struct_size, report);
-    if (status != LRF_OK || count == 0 || lrf_formats_of(group, index)->master_format == LRF_NATIVE)
+    if (status != LRF_OK || count == 0 || !has_master(group, index))
         return status;
     if (count > LRF_MOST_ELEMENTS)
         return lrf_refuse(report, "count", LRF_BAD_COUNT);
@@ -60,7 +66,7 @@ static LRF_NOINLINE lrf_status reset(const lrf_group *groups, size_t group_count
         for (size_t j = 0; j < group->count; j++) {
             const lrf_storage *storage = lrf_formats_at(group, j);
             const size_t count = (size_t)group->tensors[j].count;
-            if (!storage || storage->master_format == LRF_NATIVE || count == 0)
+            if (count == 0 || !has_master(group, j))
                 continue;
             if (storage->master_format == LRF_SPLIT)
                 memset(storage->more[0], 0, count * sizeof(uint16_t));

@@ -55,6 +55,6 @@ def same_bits(x: np.ndarray | float, y: np.ndarray | float) -> bool:
     """Equal bit for bit; of NaNs only the position counts."""
     x, y = np.asarray(x), np.asarray(y)
     nan = np.isnan(x)
-    integer = np.uint32 if x.dtype == np.float32 else np.uint64
+    integer = np.dtype(f"u{x.dtype.itemsize}")
     same = x.view(integer) == y.view(integer)
     return x.dtype == y.dtype and x.shape == y.shape and bool(np.all(same | (nan & np.isnan(y))))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import lrfast
+from lrfast._engine import formats
 from lrfast._engine.stages import RATES
 
 from variants import VARIANTS, Settings, lowered, rule_of
@@ -31,8 +32,21 @@ COPIES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
 OPTIONS = dict(clip_value=0.4, clip_norm=5.0, nonfinite="skip", zero_grads=True, ema=0.9, stats=True)
 
 
+# Dtypes of parameter and gradient, and options; bfloat16 by its bits.
+FORMATS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "bf16": (np.uint16, np.uint16, {}),
+    "f16": (np.float16, np.float16, {}),
+    "grad": (np.float32, np.uint16, {}),
+    "master": (np.uint16, np.uint16, dict(master="float32")),
+    "split": (np.uint16, np.uint16, dict(master="split")),
+}
+
+
 class Case(NamedTuple):
-    """What one hash is computed for, in each dtype; ``with_options``: with OPTIONS, for each copy."""
+    """What one hash is computed for, in each dtype.
+
+    ``with_options``: with OPTIONS, for each copy; ``with_formats``: for each of FORMATS.
+    """
 
     name: str
     cls: type[lrfast.Optimizer]
@@ -40,6 +54,7 @@ class Case(NamedTuple):
     grad_scale: float = 1.0
     clip_norm: float = 0.0
     with_options: bool = False
+    with_formats: bool = False
 
 
 def cases() -> list[Case]:
@@ -51,6 +66,7 @@ def cases() -> list[Case]:
             settings = v.settings if v.with_options is True else v.with_options
             # "tail" is what options were called once; it stays in names of lines, which are promised.
             found.append(Case(f"{v.name}-tail", v.cls, settings, 0.7, with_options=True))
+            found.append(Case(f"{v.name}-formats", v.cls, settings, 0.7, with_formats=True))
     return found
 
 
@@ -67,6 +83,8 @@ def hashes(case: Case) -> dict[str, int]:
             for dtype in DTYPES
             for copy in COPIES
         }
+    if case.with_formats:
+        return {f"{case.name}-{kind}": run_with_formats(case, *FORMATS[kind]) for kind in FORMATS}
     return {f"{case.name}-{dtype}": run(case, DTYPES[dtype], gradient, UPDATES) for dtype in DTYPES}
 
 
@@ -130,6 +148,19 @@ def run_with_options(case: Case, dtype: Any, copy: Any) -> int:
     return fnv1a([param, grad, optimizer.ema[0], copy_to, optimizer._recorder.rows[:, : RATES.stop]])
 
 
+def run_with_formats(case: Case, param_dtype: Any, grad_dtype: Any, options: dict[str, Any]) -> int:
+    """Hash of parameter, states and master, as they are stored."""
+    param = formats.encode(numbers(np.float32, 0), np.dtype(param_dtype))
+    optimizer = case.cls(param, **case.settings, uint16="bfloat16", **options)
+    with lrfast.use_isa("numpy"):
+        for t in range(1, OPTION_UPDATES + 1):
+            grad = formats.encode(gradient(np.float32, t), np.dtype(grad_dtype))
+            optimizer.step(grad, grad_scale=case.grad_scale)
+    arrays = [param, *optimizer._buffers.states[0].values()]
+    assert all(np.isfinite(formats.decode(array)).all() for array in arrays if array.dtype != np.uint16)
+    return fnv1a(arrays)
+
+
 def fnv1a(arrays: list[np.ndarray]) -> int:
     """64-bit FNV-1a of the elements' bytes, lowest first on every machine."""
     result = 0xCBF29CE484222325
@@ -157,6 +188,7 @@ def members(case: Case) -> list[str]:
         f".grad_scale = {case.grad_scale.hex()}",
         f".clip_norm = {case.clip_norm.hex()}",
         f".with_options = {int(case.with_options)}",
+        f".with_formats = {int(case.with_formats)}",
     ]
 
 

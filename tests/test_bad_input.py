@@ -34,11 +34,11 @@ def read_only(array):
 
 # What no array may be: (array, error, words of the message).
 BAD_ARRAYS = {
-    "float16": (np.ones(8, np.float16), TypeError, "float32 or float64, got float16"),
-    "integer": (np.ones(8, np.int32), TypeError, "float32 or float64, got int32"),
-    "complex": (np.ones(8, np.complex64), TypeError, "float32 or float64, got complex64"),
-    "longdouble": (np.ones(8, np.longdouble), TypeError, "float32 or float64, got"),
-    "object": (np.ones(8, object), TypeError, "float32 or float64, got object"),
+    "bits": (np.ones(8, np.uint16), TypeError, "or float16, got uint16; uint16='bfloat16' says"),
+    "integer": (np.ones(8, np.int32), TypeError, "float32, float64, bfloat16 or float16, got int32"),
+    "complex": (np.ones(8, np.complex64), TypeError, "float32, float64, bfloat16 or float16, got complex64"),
+    "longdouble": (np.ones(8, np.longdouble), TypeError, "float32, float64, bfloat16 or float16, got"),
+    "object": (np.ones(8, object), TypeError, "float32, float64, bfloat16 or float16, got object"),
     "byte-swapped": (np.ones(8, ">f4"), TypeError, "foreign byte order"),
     "strided": (np.ones(16, np.float32)[::2], ValueError, "C-contiguous"),
     "reversed": (np.ones(8, np.float32)[::-1], ValueError, "C-contiguous"),

@@ -22,5 +22,6 @@ def test_the_file_has_the_lines_of_all_cases():
     """Each name once: what a line tells is seen above and in test_c.py."""
     names = [line.split()[0] for line in golden.FILE.read_text(encoding="utf-8").splitlines()]
     types = [f"{dtype}-{copy}" for dtype in golden.DTYPES for copy in golden.COPIES]
-    expected = [f"{c.name}-{t}" for c in CASES.values() for t in (types if c.with_options else golden.DTYPES)]
+    kinds = [types if c.with_options else golden.FORMATS if c.with_formats else golden.DTYPES for c in CASES.values()]
+    expected = [f"{case.name}-{kind}" for case, of_case in zip(CASES.values(), kinds, strict=True) for kind in of_case]
     assert sorted(names) == sorted(expected)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from interrupts import (
@@ -145,6 +146,20 @@ def carrying() -> lrfast.Optimizer:
     return optimizer
 
 
+def coded(master: str | None = None) -> lrfast.Optimizer:
+    """Tensors of 16 bits, of which somebody has written one."""
+    params = [x.astype(ml_dtypes.bfloat16) for x in arrays(0)]
+    copies = [x.astype(np.float32) for x in arrays(0)]
+    optimizer = lrfast.Adam(params, lr=0.1, ema=0.5, copy_to=copies, stats=True, nonfinite="skip", master=master)
+    optimizer.step([x.astype(np.float32) for x in arrays(2)])
+    params[1][...] = 3
+    return optimizer
+
+
+def halves() -> lrfast.Optimizer:
+    return coded("split")
+
+
 def next_step(optimizer: lrfast.Optimizer) -> None:
     bound = optimizer._buffers.grads is not None
     params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -205,6 +220,7 @@ def loaded_pickle(optimizer: lrfast.Optimizer) -> None:
 
 
 SAVED = adam(lr=0.7, stats=False).state_dict()
+MASTERS, MASTERLESS = coded("float32").state_dict(), coded().state_dict()
 CARRIED = lrfast.NAdam(arrays(0), lr=0.3).state_dict()
 FOLDER = Path(tempfile.mkdtemp())
 FILE = FOLDER / "file.npz"
@@ -229,6 +245,15 @@ ACTIONS: dict[str, tuple[Callable[[], lrfast.Optimizer], Callable[[lrfast.Optimi
     "step, scheduled and edited": (scheduled_and_edited, lambda o: o.step(arrays(3))),
     "step, carrying": (carrying, lambda o: o.step(arrays(3))),
     "step, measured at last": (measured_at_last, lambda o: o.step(arrays(3))),
+    "step, 16 bits": (coded, next_step),
+    "step, halves": (halves, next_step),
+    "step, masters": (lambda: coded("float32"), next_step),
+    "params_changed, halves": (halves, lambda o: o.params_changed()),
+    "params_changed, masters": (lambda: coded("float32"), lambda o: o.params_changed()),
+    "load_state_dict, halves": (halves, lambda o: o.load_state_dict(MASTERS)),
+    "load_state_dict, 16 bits": (coded, lambda o: o.load_state_dict(MASTERLESS)),
+    "use_ema, halves": (halves, use_ema),
+    "deepcopy, halves": (halves, copy.deepcopy),
     "deepcopy, carrying": (carrying, copy.deepcopy),
     "load_state_dict, carrying": (carrying, lambda o: o.load_state_dict(CARRIED)),
     "step, by name": (named, lambda o: o.step({"y": np.ones(3), "x": np.ones(2)})),

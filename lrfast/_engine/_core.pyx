@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=False
 """The binding to src_c: a plan of bound buffers, single updates, instruction sets. No arithmetic happens here."""
 
-from libc.stdint cimport uint32_t, uint64_t, uintptr_t, SIZE_MAX
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t, SIZE_MAX
 from libc.math cimport NAN, isfinite
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
@@ -130,6 +130,27 @@ cdef dict known_offsets = {}
 cdef dict copy_dtypes = {"float32": LRF_FLOAT32, "float16": LRF_FLOAT16, "bfloat16": LRF_BFLOAT16}
 
 
+cdef int bfloat16_type = -1   # the number that NumPy has given to the dtype of ml_dtypes; -1: nobody has used it yet
+
+
+cdef uint8_t format_of(cnp.ndarray array) except? 255:
+    """How an array holds its elements: LRF_NATIVE, or the format of 16 bits. It has been checked."""
+    global bfloat16_type
+    cdef int number = cnp.PyArray_TYPE(array)
+    if number == cnp.NPY_FLOAT or number == cnp.NPY_DOUBLE:
+        return LRF_NATIVE
+    if number == cnp.NPY_FLOAT16:
+        return LRF_FLOAT16
+    if number != cnp.NPY_USHORT:
+        bfloat16_type = number
+    return LRF_BFLOAT16
+
+
+cdef inline bint is_coded(int number) noexcept:
+    """Whether it is the number of a dtype that is decoded, as far as such were seen."""
+    return number == cnp.NPY_FLOAT16 or number == bfloat16_type
+
+
 cdef int set_number(lrf_group *group, str name, double value) except -1:
     offset = known_offsets.get(name)
     if offset is None:
@@ -164,13 +185,31 @@ cdef int bind_tensor(lrf_tensor *tensor, cnp.ndarray param, dict states, rule) e
     return 0
 
 
+cdef int bind_formats(lrf_storage *storage, cnp.ndarray param, dict states, rule) except -1:
+    """How a tensor holds its parameter and states, and its master."""
+    cdef cnp.ndarray master
+    storage.param_format = format_of(param)
+    for slot, name in enumerate(rule.states):
+        if name:
+            storage.state_format[<size_t>slot] = format_of(states[name])
+    for name, kind in (("master", LRF_FLOAT32), ("remainder", LRF_SPLIT)):
+        if name in states:
+            master = states[name]
+            storage.master_format, storage.more[0] = <uint8_t>kind, cnp.PyArray_DATA(master)
+    return 0
+
+
 cdef inline bint fits(object x, cnp.ndarray param) noexcept:
     """A gradient that the kernels can read as it is, shaped like its parameter."""
+    cdef int number, other
     if not (cnp.PyArray_CheckExact(x) or type(x) is memmap):  # isinstance may run code of the user
         return False
     cdef cnp.ndarray array = <cnp.ndarray>x
     cdef int n = cnp.PyArray_NDIM(array), i
-    if not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_TYPE(array) != cnp.PyArray_TYPE(param):
+    if not cnp.PyArray_ISCARRAY_RO(array):
+        return False
+    number, other = cnp.PyArray_TYPE(array), cnp.PyArray_TYPE(param)
+    if number != other and not (is_coded(number) and (other == cnp.NPY_FLOAT or is_coded(other))):
         return False
     if n != cnp.PyArray_NDIM(param):
         return False
@@ -285,7 +324,8 @@ cdef class Plan:
     cdef lrf_group *groups        # one per run of equal dtype within a group
     cdef lrf_tensor *tensors
     cdef lrf_outputs *outputs     # one per tensor
-    cdef lrf_storage *storage     # one per tensor, for groups whose rules carry numbers; NULL where none does
+    cdef lrf_storage *storage     # one per tensor, for groups that have anything to store there
+    cdef int *types               # of parameters, as NumPy numbers them
     cdef lrf_stats *stats         # one per tensor
     cdef lrf_options options
     cdef lrf_report news          # of the step that is running, or was refused
@@ -298,6 +338,7 @@ cdef class Plan:
     cdef object buffers, reason, recorder, step_options, stats_target, stats_after
     cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped, has_scheduled_decay
     cdef bint is_short            # its steps keep the GIL
+    cdef bint carries             # numbers of its rules, from step to step
     cdef uint64_t set_at, decay_at, turns
     cdef unsigned taken_in        # forks of the process before it was taken
     cdef public uint64_t updates, skipped
@@ -319,19 +360,18 @@ cdef class Plan:
         self.stats = <lrf_stats *>calloc(max(1, self.tensor_count), sizeof(lrf_stats))
         self.groups = <lrf_group *>calloc(max(1, self.group_count), sizeof(lrf_group))
         self.tensors = <lrf_tensor *>calloc(max(1, self.tensor_count), sizeof(lrf_tensor))
-        if self.groups == NULL or self.tensors == NULL or self.outputs == NULL or self.stats == NULL:
+        self.storage = <lrf_storage *>calloc(max(1, self.tensor_count), sizeof(lrf_storage))
+        self.types = <int *>calloc(max(1, self.tensor_count), sizeof(int))
+        if (self.groups == NULL or self.tensors == NULL or self.outputs == NULL or self.stats == NULL
+                or self.storage == NULL or self.types == NULL):
             raise MemoryError()
-        if any(group.rule.carried for group in buffers.groups):
-            self.storage = <lrf_storage *>calloc(max(1, self.tensor_count), sizeof(lrf_storage))
-            if self.storage == NULL:
-                raise MemoryError()
-            for i in range(self.tensor_count):
-                self.storage[i].struct_size = sizeof(lrf_storage)
+        self.carries = any(group.rule.carried for group in buffers.groups)
         self.is_short = sum(param.size for param in self.params) <= MOST_OF_SHORT
         self.news.struct_size = self.last_report.struct_size = sizeof(lrf_report)
         for i in range(self.tensor_count):
             self.outputs[i].struct_size = sizeof(lrf_outputs)
             self.stats[i].struct_size = sizeof(lrf_stats)
+            self.storage[i].struct_size = sizeof(lrf_storage)
         lrf_options_init(&self.options, sizeof(lrf_options))
         for i, (group, first, stop) in enumerate(runs):
             self.runs_of_group[group].append(i)
@@ -341,6 +381,10 @@ cdef class Plan:
                 self.groups[i].storage = &self.storage[<size_t>first]
             for k in range(first, stop):
                 bind_tensor(&self.tensors[k], self.params[k], buffers.states[k], rule)
+                bind_formats(&self.storage[k], self.params[k], buffers.states[k], rule)
+                self.types[k] = cnp.PyArray_TYPE(<cnp.ndarray>self.params[k])
+                if self.storage[k].param_format != LRF_NATIVE:
+                    self.groups[i].storage = &self.storage[<size_t>first]
                 self.tensors[k].step = steps[k]
         self.scratch_size = lrf_overlap_scratch_size(self.groups, self.group_count)
         self.scratch = calloc(max(<size_t>1, self.scratch_size), 1)
@@ -356,6 +400,7 @@ cdef class Plan:
         free(self.tensors)
         free(self.outputs)
         free(self.storage)
+        free(self.types)
         free(self.stats)
         free(self.options.work)
         free(self.scratch)
@@ -575,7 +620,7 @@ cdef class Plan:
         self.bind_grads(grads)
         if self.has_work:
             self.prepare_work()
-        if self.storage != NULL:
+        if self.carries:
             self.copy_carried(self.buffers.carried, True)
         return grads
 
@@ -587,7 +632,7 @@ cdef class Plan:
         if status == LRF_NOT_FINITE or self.news.overflowed > 0:
             i = self.groups[self.last_report.group].tensors + self.last_report.tensor - self.tensors
         if status == LRF_OK:
-            if self.storage != NULL:
+            if self.carries:
                 self.copy_carried(self.buffers.carried, False)
             self.updates += 1
             if self.has_work and self.recorded:
@@ -689,16 +734,14 @@ cdef class Plan:
 
     cdef int check_params(self) except -1:
         cdef Py_ssize_t i, k
-        cdef int type_number
         cdef lrf_tensor *tensor
         cdef cnp.ndarray param
         for i in range(self.group_count):
-            type_number = cnp.NPY_DOUBLE if self.groups[i].dtype == LRF_FLOAT64 else cnp.NPY_FLOAT
             for k in range(<Py_ssize_t>self.groups[i].count):
                 tensor = &self.groups[i].tensors[k]
                 param = <cnp.ndarray>self.params[tensor - self.tensors]
                 if (cnp.PyArray_DATA(param) != tensor.param or not cnp.PyArray_ISCARRAY(param)
-                        or cnp.PyArray_TYPE(param) != type_number
+                        or cnp.PyArray_TYPE(param) != self.types[tensor - self.tensors]
                         or <uint64_t>cnp.PyArray_SIZE(param) != tensor.count):
                     self.buffers.check_params()
         return 0
@@ -716,7 +759,8 @@ cdef class Plan:
 
     cdef int bind_grads(self, list grads) except -1:
         cdef Py_ssize_t i
-        cdef bint moved = False
+        cdef bint moved = False, coded = False
+        cdef uint8_t format
         cdef void *data
         cdef lrf_report report
         report.struct_size = sizeof(report)
@@ -725,13 +769,19 @@ cdef class Plan:
         for i in range(self.tensor_count):
             if grads[i] is not None and not (fits(grads[i], <cnp.ndarray>self.params[i])
                                              and (not self.zero_grads or cnp.PyArray_ISCARRAY(<cnp.ndarray>grads[i]))):
-                self.buffers.check_grads(grads, self.zero_grads)
-                raise SystemError("unreachable: the gradient was refused without a reason")
+                self.buffers.check_grads(grads, self.zero_grads)  # of all: what is not seen here is right, or refused
+                break
         for i in range(self.tensor_count):
             data = NULL if grads[i] is None else cnp.PyArray_DATA(<cnp.ndarray>grads[i])
-            if data != self.tensors[i].grad:
+            format = LRF_NATIVE if grads[i] is None else format_of(<cnp.ndarray>grads[i])
+            if data != self.tensors[i].grad or format != self.storage[i].grad_format:
                 self.tensors[i].grad = data
+                self.storage[i].grad_format = format
                 moved = moved or data != NULL
+                coded = coded or format != LRF_NATIVE
+        if coded:
+            for i in range(self.group_count):
+                self.groups[i].storage = &self.storage[self.groups[i].tensors - self.tensors]
         if moved and lrf_check_overlap(self.groups, self.group_count, &self.options, self.scratch, self.scratch_size,
                                        &report) != LRF_OK:
             for i in range(self.tensor_count):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from . import form, threads
+from . import form, formats, threads
 from .arithmetic import Array
-from .buffers import Snapshot, average_array, new_state
+from .buffers import Snapshot, average_array, made_states
 from .further_keys import NAMES
 from .optimizer import Optimizer
 from .options import Options
@@ -83,22 +84,16 @@ def adopt(
         settings.append(group, size, count.updates)
         rule = settings.rules[-1]
         for tensor in tensors[first : first + size]:
-            given = tensor.state
-            states.append(
-                {
-                    name: given[name]
-                    if name in given
-                    else new_state(tensor.param, family.initial(name, settings.live[-1]), slot)
-                    for slot, name in enumerate(rule.states)
-                    if name
-                }
-            )
+            given, initial = tensor.state, partial(family.initial, settings=settings.live[-1])
+            states.append(made_states(tensor.param, rule, initial, options.master, given))
             numbers = [given.get(name, family.initial(name, settings.live[-1])) for name in rule.carried]
             carried.append([*numbers, *[0.0] * (4 - len(numbers))])
         first += size
     averages = [
-        average_array(tensor.param, tensor.param, options.ema_dtype) if tensor.average is None else tensor.average
-        for tensor in tensors
+        average_array(tensor.param, formats.value(tensor.param, state), options.ema_dtype)
+        if tensor.average is None
+        else tensor.average
+        for tensor, state in zip(tensors, states, strict=True)
     ]
     bound = Snapshot(
         params=[tensor.param for tensor in tensors],

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
+from . import formats
 from .arithmetic import Array
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -156,11 +157,15 @@ def _encoded(place: tuple[Any, ...], value: Any, arrays: dict[str, Array]) -> An
         if all(type(key) is str and key != "@" for key in value):
             return dict(items)
         return {"@": "dict", "of": items}
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufcSU":
+    bfloat16 = isinstance(value, np.ndarray) and value.dtype.name == "bfloat16"
+    if bfloat16 or (isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufcSU"):
         name = "/".join(re.sub(r"\W+", "_", str(key)) for key in place)
         if name in arrays or name == _HEADER or len(name) > 200:
             name = f"+{len(arrays)}"
         arrays[name] = np.asarray(value)
+        if bfloat16:  # for which .npy has no word: its bits, which are read as float32
+            arrays[name] = arrays[name].view(np.uint16)
+            return {"@": "bfloat16", "of": name}
         return {"@": "array" if isinstance(value, np.ndarray) else "scalar", "of": name}
     label = "state_dict" + "".join(f"[{key!r}]" for key in place)
     raise TypeError(
@@ -182,6 +187,8 @@ def _decoded(value: Any, arrays: dict[str, Array]) -> Any:
         return tuple(_decoded(item, arrays) for item in of)
     if kind == "dict":
         return {_decoded(key, arrays): _decoded(item, arrays) for key, item in of}
+    if kind == "bfloat16":
+        return formats.decode(arrays.pop(of))
     if kind in ("array", "scalar"):
         array = arrays.pop(of)
         return array if kind == "array" else array[()]

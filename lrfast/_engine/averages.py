@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import checks, formats
+from .arithmetic import Array
 from .buffers import Buffers
 from .commit import Stages, copying, exchanging
 
@@ -38,8 +39,14 @@ def in_place_of_params(buffers: Buffers) -> tuple[Stages, Stages]:
     equal = [(param, average) for param, average in pairs if param.dtype == average.dtype]
     swap = exchanging(equal, [(np.empty_like(param), np.empty_like(average)) for param, average in equal])
     with np.errstate(all="ignore"):  # an average that float32 does not have
-        inside = [average.astype(param.dtype, copy=False) for param, average in pairs]
+        inside = [_as_param(average, param) for param, average in pairs]
     others = [(p, new, p.copy()) for (p, average), new in zip(pairs, inside, strict=True) if new is not average]
     lend = [*(copying(p, new) for p, new, _ in others), *buffers.refreshing_copies(inside)]
     bring_back = [*(copying(p, kept) for p, _, kept in others), *buffers.refreshing_copies()]
     return [*swap, lend], [*swap, bring_back]
+
+
+def _as_param(average: Array, param: Array) -> Array:
+    """An average rounded to what its parameter is; itself where it is that."""
+    numbers = average.astype(formats.computed(param.dtype), copy=False)
+    return formats.encode(numbers, param.dtype)

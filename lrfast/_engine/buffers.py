@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import checks, formats
 from .arithmetic import Array, Moved
 from .commit import Call, copying
 from .form import flatten
@@ -83,11 +85,16 @@ class Buffers:
         averages: bool,
         ema_dtype: str | None,
         zero_grads: bool,
+        master: str | None,
+        uint16: str | None,
     ) -> None:
         """``initial(group, state)``: what a new state is filled with, None: its parameter; ``ema_dtype``: that of
-        averages, if it is another than their parameter's."""
+        averages, if it is another than parameters are computed in; ``master``, ``uint16``: as in Options."""
+        self.dtypes = checks.CODED if uint16 is None else (*checks.CODED, "uint16")
         for label, param in zip(bound.labels, bound.params, strict=True):
-            checks.param(label, param)
+            checks.param(label, param, self.dtypes)
+        if master is not None:
+            _check_master(master, bound)
         self.groups = groups
         self.params: list[Array] = bound.params
         self.labels = bound.labels
@@ -95,7 +102,7 @@ class Buffers:
         self.states = list(bound.states)
         for index, group in enumerate(groups):
             self.states += [
-                {name: new_state(param, initial(index, name), k) for k, name in enumerate(group.rule.states) if name}
+                made_states(param, group.rule, partial(initial, index), master)
                 for param in self.params[max(group.first, len(self.states)) : group.stop]
             ]
         self.carried = np.zeros((len(self.params), 4))
@@ -113,9 +120,13 @@ class Buffers:
         self._copy_places = [(copy.ctypes.data, copy.dtype) for copy in self.copies or []]
         self.ema: list[Array] | None = None
         if averages:
-            new = self.params[len(bound.ema) :]
-            self.ema = bound.ema + [average_array(param, param, ema_dtype) for param in new]
+            first = len(bound.ema)
+            new = self.params[first:]
+            self.ema = bound.ema + [
+                average_array(param, self.value(i), ema_dtype) for i, param in enumerate(new, first)
+            ]
         self.last: list[Array] | None = None
+        self._loaded: dict[int, tuple[int, int]] = {}  # updates, and hash of the parameter, when a master was loaded
         self._places = [(p.ctypes.data, p.shape, p.dtype) for p in self.params]
         if self.grads is not None:
             self.check_grads(self.grads, zero_grads)
@@ -124,8 +135,12 @@ class Buffers:
     def made_last(self, wanted: bool) -> list[Array] | None:
         """Memory of the latest updates: that which is there, new one, or none."""
         if wanted and self.last is None:
-            return [state_array(param, 0.0, _OUTPUT_SLOT) for param in self.params]
+            return [state_array(p, 0.0, _OUTPUT_SLOT, formats.computed(p.dtype)) for p in self.params]
         return self.last if wanted else None
+
+    def value(self, i: int) -> Array:
+        """The numbers of parameter i: it, or what it was rounded from."""
+        return formats.value(self.params[i], self.states[i])
 
     def carried_of(self, i: int, carried: Array | None = None) -> dict[str, Array]:
         """Views of one element by name of what tensor i carries, or of an array like that."""
@@ -133,24 +148,70 @@ class Buffers:
         carried = self.carried if carried is None else carried
         return {name: carried[i, k : k + 1] for k, name in enumerate(rule.carried)}
 
+    def restoring(
+        self, i: int, saved: Mapping[str, Array], initial: Callable[[str], float | None], updates: int
+    ) -> list[Call]:
+        """What gives tensor i the states of a checkpoint after so many updates, and its parameter what the master there
+        rounds to.
+
+        Where there is none, states begin anew, and a master is what the parameter is. Raises ValueError for a parameter
+        that somebody has written, and that belongs to another master than this.
+        """
+        param, states = self.params[i], self.states[i]
+        value = saved.get("master", param)
+        own = [name for name in states if name not in formats.MASTERS.values()]
+        calls = [
+            copying(states[name], saved[name] if name in saved else _start(initial(name), value, states[name].dtype))
+            for name in own
+        ]
+        if len(own) < len(states):
+            kept, masters = formats.stored(formats.decode(value), param, states)
+            written = "master" in states and formats.differs(param, states["master"]).any()
+            if written and formats.differs(param, masters["master"]).any():
+                raise ValueError(
+                    f"{self.labels[i]}: expected the parameter that belongs to the master in the state_dict, got "
+                    "another, which was written since the last step: load both from one checkpoint, or the optimizer "
+                    "first"
+                )
+            calls += [copying(param, kept), *(copying(states[name], master) for name, master in masters.items())]
+            calls.append(partial(self._loaded.__setitem__, i, (updates, hash(kept.tobytes()))))
+        return calls
+
+    def following_params(self, updates: int) -> list[Call]:
+        """What makes masters, after so many updates, and copies follow parameters that somebody has written.
+
+        Halves are left alone where the parameter is what was loaded with them: then its checkpoint was loaded after
+        theirs.
+        """
+        calls, values = list[Call](), [self.value(i) for i in range(len(self.params))]
+        for i, (param, states) in enumerate(zip(self.params, self.states, strict=True)):
+            if "master" in states:
+                calls.append(copying(states["master"], values[i]))
+            elif "remainder" in states and self._loaded.get(i) != (updates, hash(param.tobytes())):
+                calls.append(copying(states["remainder"], 0))
+                values[i] = formats.decode(param)
+        return [*calls, *self.refreshing_copies(values)]
+
     def runs(self) -> list[tuple[int, int, int]]:
-        """(group, first, stop) of consecutive tensors of one group and one dtype."""
+        """(group, first, stop) of consecutive tensors of one group that are computed in one type."""
         runs = []
         for index, group in enumerate(self.groups):
             first = group.first
             for i in range(group.first, group.stop):
-                if i + 1 == group.stop or self.params[i + 1].dtype != self.params[i].dtype:
+                types = [formats.computed(param.dtype) for param in self.params[i : min(i + 2, group.stop)]]
+                if types[0] != types[-1] or i + 1 == group.stop:
                     runs.append((index, first, i + 1))
                     first = i + 1
         return runs
 
-    def refreshing_copies(self, params: Sequence[Array] | None = None) -> list[Call]:
+    def refreshing_copies(self, params: Sequence[Array | None] | None = None) -> list[Call]:
         """What makes copies hold the parameters, or other arrays in their place, which are rounded now."""
         copies = self.copies or []
         fresh = [np.empty_like(copy) for copy in copies]
         with np.errstate(all="ignore"):
-            for param, copy, name in zip(params or self.params, fresh, self.copy_dtypes, strict=False):
-                copy_into(copy, param, name)
+            for i, copy in enumerate(fresh):
+                other = params[i] if params else None
+                copy_into(copy, self.value(i) if other is None else formats.decode(other))
         return [copying(copy, content) for copy, content in zip(copies, fresh, strict=True)]
 
     # ---- checks ----------------------------------------------------------------------------------------------
@@ -166,7 +227,7 @@ class Buffers:
     def check_params(self) -> None:
         """Refuses parameters that were resized, reshaped, re-typed or locked after binding."""
         for label, param, place in zip(self.labels, self.params, self._places, strict=True):
-            checks.param(label, param)
+            checks.param(label, param, self.dtypes)
             now = (param.ctypes.data, param.shape, param.dtype)
             if now != place:
                 raise ValueError(
@@ -186,7 +247,7 @@ class Buffers:
         label, param = f"copy_to[{i}]", self.params[i]
         if type(copy) not in (np.ndarray, np.memmap):
             raise TypeError(f"{label}: expected a plain numpy array, got {type(copy).__name__}")
-        name = "bfloat16" if copy.dtype == np.uint16 else copy.dtype.name
+        name = formats.name_of(copy.dtype)
         if name not in ("float32", "float16", "bfloat16") or not copy.dtype.isnative:
             expected = "float32, float16, bfloat16 or uint16 (its bits)"
             raise TypeError(f"{label}: expected dtype {expected}, got {copy.dtype}")
@@ -203,7 +264,8 @@ class Buffers:
             raise ValueError(f"grads: expected {len(self.params)} arrays, one per parameter, got {count}")
         for i, grad in enumerate(grads):
             if grad is not None:
-                checks.companion(self.grad_label(i), grad, self.labels[i], self.params[i], written=written)
+                label, like = self.labels[i], self.params[i]
+                checks.grad(self.grad_label(i), grad, label, like, dtypes=self.dtypes, written=written)
 
     def check_overlap(self, grads: Sequence[Array | None], written: bool) -> None:
         """Refuses memory shared between any two arrays of which one is written."""
@@ -231,10 +293,11 @@ class Buffers:
         self, i: int, grad: Array, grad_scale: float, clip_value: float | None, clip_factor: float
     ) -> FloatingPointError:
         """The same where it is the square of a gradient that is not finite."""
-        largest = abs(grad_scale) * float(np.max(np.abs(grad)))
+        numbers = formats.decode(grad)
+        largest = abs(grad_scale) * float(np.max(np.abs(numbers)))
         largest = clip_factor * (largest if clip_value is None else min(largest, clip_value))
         return FloatingPointError(
-            f"{self.grad_label(i)}: expected gradients whose squares are finite in {grad.dtype}, got one of "
+            f"{self.grad_label(i)}: expected gradients whose squares are finite in {numbers.dtype}, got one of "
             f"{largest:.3g} once scaled and clipped, close to where averages of squares become infinite for ever; set "
             "clip_norm or clip_value, or lower the scale of the loss"
         )
@@ -280,15 +343,61 @@ class State(Mapping[str, Any]):
         return repr(dict(self))
 
 
+def _check_master(master: str, bound: Snapshot) -> None:
+    """Refuses parameters that cannot have such a master."""
+    coded = [i for i, param in enumerate(bound.params) if formats.is_coded(param.dtype)]
+    if not coded:
+        raise ValueError(
+            f"master: expected parameters of 16 bits, which a master holds in float32, got {bound.labels[0]} of "
+            f"{bound.params[0].dtype}"
+        )
+    for i in coded:
+        if master == "split" and formats.name_of(bound.params[i].dtype) != "bfloat16":
+            raise TypeError(
+                f"{bound.labels[i]}: expected bfloat16 with master='split', got {bound.params[i].dtype}; "
+                "use master='float32'"
+            )
+
+
+def made_states(
+    param: Array,
+    rule: Rule,
+    initial: Callable[[str], float | None],
+    master: str | None,
+    given: Mapping[str, Array] = MappingProxyType({}),
+) -> dict[str, Array]:
+    """States of a parameter as they are before the first update, or as they are given; ``initial`` as of
+    :meth:`Family.initial`.
+
+    Those of a parameter of 16 bits have its dtype, and float32 where it has a master, which is the last of them.
+    """
+    has_master = master is not None and formats.is_coded(param.dtype)
+    dtype = formats.computed(param.dtype) if has_master else param.dtype
+    states = {}
+    for k, name in enumerate(rule.states):
+        if name:
+            is_given = name in given
+            states[name] = (
+                given[name] if is_given else state_array(param, _start(initial(name), param, dtype), k, dtype)
+            )
+    if master is not None and has_master:
+        name, kind = formats.MASTERS[master], formats.SINGLE if master == "float32" else formats.BITS
+        start = formats.decode(param) if master == "float32" else 0.0
+        states[name] = given[name] if name in given else state_array(param, start, _OUTPUT_SLOT, kind)
+    return states
+
+
+def _start(initial: float | None, param: Array, dtype: formats.Type) -> Array | float:
+    """What a state begins with, as an array holds it."""
+    if initial is None:
+        return formats.encode(formats.decode(param), dtype)
+    return formats.encode(np.full((), initial, np.float32), dtype) if initial and formats.is_coded(dtype) else initial
+
+
 def average_array(param: Array, content: Array, dtype: Any = None) -> Array:
     """A new array for an average of param, of that dtype, by default the content's, filled with content."""
     with np.errstate(all="ignore"):  # a signalling NaN
         return state_array(param, content, _OUTPUT_SLOT, content.dtype if dtype is None else dtype)
-
-
-def new_state(param: Array, initial: float | None, slot: int) -> Array:
-    """A state as it is before the first update; ``initial`` as :meth:`Family.initial` gives it."""
-    return state_array(param, param if initial is None else initial, slot)
 
 
 def state_array(param: Array, content: Array | float, slot: int, dtype: Any = None) -> Array:

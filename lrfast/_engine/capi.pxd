@@ -1,6 +1,6 @@
 """The C API, lrfast.h and pool.h, as far as the binding uses it."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "lrfast.h" nogil:
     ctypedef int lrf_status
@@ -22,7 +22,10 @@ cdef extern from "lrfast.h" nogil:
         uint32_t copy_dtype, ema_dtype
     ctypedef struct lrf_storage:
         uint32_t struct_size
+        uint8_t param_format, grad_format, master_format
+        uint8_t state_format[4]
         double scalar[4]
+        void *more[4]
     ctypedef struct lrf_group:
         uint32_t struct_size, rule, dtype, flags
         lrf_tensor *tensors
@@ -44,6 +47,7 @@ cdef extern from "lrfast.h" nogil:
         uint64_t overflowed
     enum:
         LRF_OK, LRF_BAD_NUMBER, LRF_OVERLAP, LRF_NOT_FINITE, LRF_FLOAT32, LRF_FLOAT64, LRF_FLOAT16, LRF_BFLOAT16
+        LRF_NATIVE, LRF_SPLIT
         LRF_REQUIRE_FINITE, LRF_ZERO_GRADS, LRF_NORMS, LRF_STATS, LRF_KEEP_LAST
     ctypedef struct lrf_job:
         pass

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks, matching
+from . import checks, formats, matching
 from .arithmetic import Array
 from .buffers import Buffers
 from .family import Twin
@@ -52,13 +52,15 @@ class Source(NamedTuple):
 def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
     """{"state": {i: {"step": int, name: array}}, "param_groups": [{..., "params": [i, ...]}], "updates": int}.
 
-    With averages also "ema": [array]. Arrays are copies.
+    With averages also "ema": [array]. Arrays are copies. Of a master all is saved, as "master", however it is kept: its
+    parameter comes back with it.
     """
     buffers = shape.buffers
     state = {
         i: {
             "step": step,
-            **{name: array.copy() for name, array in arrays.items()},
+            **{name: array.copy() for name, array in arrays.items() if name not in _MASTERS},
+            **({"master": np.array(buffers.value(i))} if _MASTERS & set(arrays) else {}),
             **{name: float(value[0]) for name, value in buffers.carried_of(i).items()},
         }
         for i, (step, arrays) in enumerate(zip(steps, buffers.states, strict=True))
@@ -70,6 +72,9 @@ def write(shape: Shape, steps: Sequence[int], updates: int) -> dict[str, Any]:
         groups.append({**plain, **shape.twin.marks, **names, "params": list(range(group.first, group.stop))})
     averages = {} if buffers.ema is None else {"ema": [average.copy() for average in buffers.ema]}
     return {"state": state, "param_groups": groups, "updates": updates, **averages}
+
+
+_MASTERS = {*formats.MASTERS.values()}
 
 
 def read(saved: Mapping[str, Any], shape: Shape, updates: Any = None, dtype: str | None = None) -> Saved:
@@ -94,8 +99,9 @@ def read(saved: Mapping[str, Any], shape: Shape, updates: Any = None, dtype: str
         count = max(steps, default=0)
     elif count < max(steps, default=0):
         raise ValueError(f"state_dict: expected updates >= {max(steps)}, the largest step, got {count}")
-    averages = _read_averages(saved.get("ema"), match.places, shape, source)
     arrays, carried = [arrays for _, arrays, _ in states], [carried for _, _, carried in states]
+    values = [own.get("master", shape.buffers.value(i)) for i, own in enumerate(arrays)]
+    averages = _read_averages(saved.get("ema"), values, match.places, shape, source)
     return Saved(settings, steps, arrays, carried, averages, count)
 
 
@@ -172,7 +178,10 @@ def _read_state(
 
     PyTorch has no step for SGD, a float step elsewhere, and no state at all for a parameter that never had a gradient.
     """
-    own, label = shape.buffers.states[i], f"state_dict: state[{i}]"
+    own, label = dict(shape.buffers.states[i]), f"state_dict: state[{i}]"
+    if _MASTERS & set(own):
+        own = {name: array for name, array in own.items() if name not in _MASTERS}
+        own["master"] = shape.buffers.value(i)
     if saved is None and source.ours:
         raise ValueError(
             f"{label}: expected an entry for every parameter, as a state_dict with 'updates' has, and this is missing; "
@@ -189,12 +198,17 @@ def _read_state(
             carried[name] = checks.carried_value(name, f"{label}[{name!r}]", value)
             continue
         if name not in own:
-            raise ValueError(f"{label}[{name!r}]: {shape.name} has no such state: another optimizer")
+            other = "made without master=..." if name == "master" else "another optimizer"
+            raise ValueError(f"{label}[{name!r}]: {shape.name} has no such state: {other}")
         arrays[name] = array = _array(f"{label}[{name!r}]", value, own[name], source.cast)
-        if name in NOT_NEGATIVE and (array < 0).any():
-            raise ValueError(f"{label}[{name!r}]: expected numbers >= 0, got {array[array < 0][0]}")
+        numbers = formats.decode(array)
+        if name in NOT_NEGATIVE and (numbers < 0).any():
+            raise ValueError(f"{label}[{name!r}]: expected numbers >= 0, got {numbers[numbers < 0][0]}")
     if arrays and "step" not in saved and shape.twin.counts_steps:
         raise ValueError(f"{label}: expected 'step', which is missing")
+    if source.cast or not source.ours:
+        own.pop("master", None)  # where there is none, it is the parameter's value
+    own |= {"master": arrays["master"]} if "master" in arrays else {}
     found = arrays | carried
     if (found or saved.get("step") or source.ours) and len(found) != len(own) + len(known):
         missing = next(name for name in own | known if name not in found)
@@ -203,9 +217,10 @@ def _read_state(
     return checks.count(f"{label}['step']", saved.get("step", uncounted)), arrays, carried
 
 
-def _read_averages(saved: Any, places: Sequence[int], shape: Shape, source: Source) -> Sequence[Array] | None:
-    """What the averages become; the parameters themselves where none were saved."""
-    params = shape.buffers.params
+def _read_averages(
+    saved: Any, params: Sequence[Array], places: Sequence[int], shape: Shape, source: Source
+) -> Sequence[Array] | None:
+    """What the averages become; the numbers of the parameters where none were saved."""
     if shape.buffers.ema is None or saved is None:
         return None if shape.buffers.ema is None else params
     if not isinstance(saved, Sequence) or len(saved) != len(params):
@@ -228,14 +243,28 @@ def _array(label: str, value: Any, own: Array, cast: bool) -> Array:
         raise
     except Exception as error:
         raise TypeError(f"{label}: expected an array of {own.dtype}, got {type(value).__name__}: {error}") from None
-    if array.dtype != own.dtype and not (cast and array.dtype.kind in "fiu"):
-        hint = "; load_state_dict(..., dtype='cast') converts" if array.dtype.kind == "f" else ""
+    is_float = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    is_number = is_float or array.dtype.kind in "iu"
+    if array.dtype != own.dtype and not (cast and is_number) and not _holds(array, own.dtype):
+        hint = "; load_state_dict(..., dtype='cast') converts" if is_float else ""
         raise TypeError(f"{label}: expected dtype {own.dtype}, got {array.dtype}{hint}")
     if array.shape != own.shape:
         raise ValueError(f"{label}: expected shape {own.shape}, got {array.shape}")
+    if array.dtype == own.dtype:
+        return array
+    is_integers = array.dtype == np.uint16 and formats.name_of(own.dtype) != "bfloat16"
+    numbers = array if is_integers else formats.decode(array)
     with np.errstate(over="ignore", under="ignore"):
-        converted = array.astype(own.dtype, copy=False)
-    lost = np.isinf(converted) & np.isfinite(array) if converted is not array else np.False_
+        converted = formats.encode(numbers.astype(formats.computed(own.dtype), copy=False), own.dtype)
+    lost = np.isinf(formats.decode(converted)) & np.isfinite(numbers)
     if lost.any():
-        raise ValueError(f"{label}: expected numbers that {own.dtype} can hold, got {array[lost][0]}")
+        raise ValueError(f"{label}: expected numbers that {own.dtype} can hold, got {numbers[lost][0]}")
     return converted
+
+
+def _holds(array: Array, dtype: Any) -> bool:
+    """Whether an array is what a file or a caller with another word for bfloat16 has of one of that dtype."""
+    if formats.name_of(dtype) != "bfloat16" or formats.name_of(array.dtype) not in ("bfloat16", "float32"):
+        return False
+    numbers = formats.decode(array)
+    return np.array_equal(formats.decode(formats.encode(numbers, dtype)), numbers, equal_nan=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from .table import CARRIED, CONSTANTS, FLAGS, NUMBERS, RANGES
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+PLAIN = ("float32", "float64")
+CODED = ("float32", "float64", "bfloat16", "float16")
 LAST_UPDATE = 2**63 - 1
 
 _OPTIONS = {"grad_scale": RANGES["FINITE"], "ema": RANGES["BELOW_1"], "ema_decay": RANGES["BELOW_1"]}
@@ -138,18 +139,32 @@ def count(label: str, value: Any) -> int:
 # ---- arrays --------------------------------------------------------------------------------------------------
 
 
-def param(label: str, x: Any) -> None:
-    """A parameter: writable, C-contiguous, aligned, float32 or float64."""
-    _buffer(label, x, "make it contiguous before the model uses it, since a copy would lose the update")
+def param(label: str, x: Any, dtypes: Sequence[str] = PLAIN) -> None:
+    """A parameter: writable, C-contiguous, aligned, of one of these dtypes."""
+    _buffer(label, x, "make it contiguous before the model uses it, since a copy would lose the update", dtypes)
     if not x.flags.writeable:
         raise ValueError(f"{label}: expected a writable array, which is updated in place; got a read-only one")
 
 
 def companion(label: str, x: Any, param_label: str, param: np.ndarray, *, written: bool = False) -> None:
     """A gradient or state: like its parameter in dtype and shape."""
-    _buffer(label, x, "pass np.ascontiguousarray of it")
+    _buffer(label, x, "pass np.ascontiguousarray of it", PLAIN)
     if x.dtype != param.dtype:
         raise TypeError(f"{label}: expected dtype {param.dtype} like {param_label}, got {x.dtype}")
+    _like(label, x, param_label, param, written)
+
+
+def grad(
+    label: str, x: Any, param_label: str, param: np.ndarray, *, dtypes: Sequence[str] = CODED, written: bool = False
+) -> None:
+    """A gradient of an optimizer: like its parameter in shape, and float64 where that is."""
+    _buffer(label, x, "pass np.ascontiguousarray of it", dtypes)
+    if (x.dtype == np.float64) != (param.dtype == np.float64):
+        raise TypeError(f"{label}: expected dtype {param.dtype} like {param_label}, got {x.dtype}")
+    _like(label, x, param_label, param, written)
+
+
+def _like(label: str, x: Any, param_label: str, param: np.ndarray, written: bool) -> None:
     if x.shape != param.shape:
         raise ValueError(f"{label}: expected shape {param.shape} like {param_label}, got {x.shape}")
     if written and not x.flags.writeable:
@@ -181,16 +196,21 @@ def _kind_of(x: Any) -> str:
     return f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
 
 
-def _buffer(label: str, x: Any, cure: str) -> None:
+def _buffer(label: str, x: Any, cure: str, dtypes: Sequence[str]) -> None:
     if not isinstance(x, np.ndarray):
         kind = type(x).__module__.partition(".")[0]
         hint = "; pass tensor.detach().numpy(), which shares its memory" if kind == "torch" else ""
         raise TypeError(f"{label}: expected a numpy array, got {type(x).__name__}{hint}")
     if type(x) not in (np.ndarray, np.memmap):
         raise TypeError(f"{label}: expected a plain numpy array, got {type(x).__name__}; pass np.asarray of it")
-    if x.dtype not in DTYPES or not x.dtype.isnative:
+    if x.dtype.name not in dtypes or not x.dtype.isnative:
         order = "" if x.dtype.isnative else " of foreign byte order"
-        raise TypeError(f"{label}: expected dtype float32 or float64, got {x.dtype}{order}")
+        hint = ""
+        if dtypes == PLAIN and x.dtype.name in CODED:
+            hint = "; the optimizer classes take it"
+        elif x.dtype == np.uint16:
+            hint = "; uint16='bfloat16' says that uint16 are the bits of bfloat16"
+        raise TypeError(f"{label}: expected dtype {', '.join(dtypes[:-1])} or {dtypes[-1]}, got {x.dtype}{order}{hint}")
     if not x.flags.c_contiguous:
         raise ValueError(f"{label}: expected a C-contiguous array, got strides {x.strides} for shape {x.shape}; {cure}")
     if not x.flags.aligned:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import specification
+from . import formats, specification
 from .arithmetic import Array, Moved
 from .table import ELEMENTS, Rule
 
@@ -24,7 +24,7 @@ _HOLDS = {np.dtype(name): element for name, element in ELEMENTS.items()}
 
 def narrowest(arrays: Iterable[Any]) -> Type:
     """The type of which a number for all of some arrays has to be; what is no array is refused elsewhere."""
-    found = any(isinstance(x, np.ndarray) and x.dtype == np.float32 for x in arrays)
+    found = any(isinstance(x, np.ndarray) and x.dtype != np.float64 for x in arrays)
     return np.dtype(np.float32 if found else np.float64)
 
 
@@ -90,7 +90,7 @@ def step(
     for index, group in enumerate(buffers.groups):
         count = len(group.rule.carried)
         todo = {
-            (buffers.params[i].dtype, steps[i] + 1, tuple(buffers.carried[i, :count].tolist()))
+            (formats.computed(buffers.params[i].dtype), steps[i] + 1, tuple(buffers.carried[i, :count].tolist()))
             for i in range(group.first, group.stop)
             if grads[i] is not None
         }

@@ -14,7 +14,7 @@ from weakref import ref
 
 import numpy as np
 
-from . import checks, commit, fit, specification, stages
+from . import checks, commit, fit, formats, specification, stages
 from .arithmetic import Array
 from .buffers import Buffers, Group
 from .commit import Call, Lending, at_once, copying, in_one, setting
@@ -72,7 +72,8 @@ class Job:
         count = len(buffers.params)
         self.calls: list[Call] = []
         self._results: list[list[Call]] = [[] for _ in range(count)]
-        self._norm = Norm(options, self.grads, self.grad_scale)
+        self._decoded = [None if grad is None else formats.decode(grad) for grad in self.grads]
+        self._norm = Norm(options, self._decoded, self.grad_scale)
         self._overflowed = [0] * count
         self.completed = False
         """Whether everything was updated."""
@@ -94,11 +95,11 @@ class Job:
         self._finish()
 
     def _tensors(self, part: int, parts: int) -> Iterator[tuple[int, Group, int, Array | None]]:
-        """(index of the group, group, index of the tensor, gradient) of a part."""
+        """(index of the group, group, index of the tensor, the numbers of its gradient) of a part."""
         for index, group in enumerate(self.buffers.groups):
             for i in range(group.first, group.stop):
                 if i % parts == part:
-                    yield index, group, i, self.grads[i]
+                    yield index, group, i, self._decoded[i]
 
     # ---- norm ------------------------------------------------------------------------------------------------
 
@@ -140,26 +141,29 @@ class Job:
     def _update(self, part: int, parts: int) -> None:
         with np.errstate(all="ignore"):
             for index, group, i, grad in self._tensors(part, parts):
-                param, calls = self.buffers.params[i], list[Call]()
+                numbers, calls = self.buffers.value(i), list[Call]()
                 if grad is not None:
-                    param, calls = self._update_tensor(group, self.settings[index], i, grad)
-                self._results[i] = [*calls, *self._follow(i, param)]
+                    numbers, calls = self._update_tensor(group, self.settings[index], i, numbers, grad)
+                self._results[i] = [*calls, *self._follow(i, numbers)]
 
     def _update_tensor(
-        self, group: Group, settings: Mapping[str, Any], i: int, grad: Array
+        self, group: Group, settings: Mapping[str, Any], i: int, param: Array, grad: Array
     ) -> tuple[Array, list[Call]]:
-        """The update of tensor i: its new parameter, and what writes that and all but what follows it."""
+        """The update of tensor i: its new numbers, and what writes them and all but what follows it."""
         buffers, options = self.buffers, self.options
-        param = buffers.params[i]
+        own, names = buffers.states[i], group.rule.state_names
         used, scale = self._norm.used(grad)
-        new, states = param.copy(), {name: state.copy() for name, state in buffers.states[i].items()}
+        new, states = param.copy(), {name: np.array(formats.decode(own[name])) for name in names}
         step = self.steps[i] + 1
         carried = buffers.carried_of(i, self.carried)
         moved = specification.update(group.spec, new, used, states | carried, step, scale, settings)
         squares = group.rule.squares
         if options.nonfinite != "propagate" and squares is not None:
-            self._overflowed[i] = stages.count_overflowed(buffers.states[i][squares], states[squares])
-        calls = [copying(param, new), *(copying(buffers.states[i][name], state) for name, state in states.items())]
+            after = formats.decode(formats.encode(states[squares], own[squares].dtype))
+            self._overflowed[i] = stages.count_overflowed(formats.decode(own[squares]), after)
+        kept, masters = formats.stored(new, buffers.params[i], own)
+        encoded = {name: formats.encode(state, own[name].dtype) for name, state in states.items()} | masters
+        calls = [copying(buffers.params[i], kept), *(copying(own[name], state) for name, state in encoded.items())]
         if self._target is not None and self._recorder is not None:
             last = buffers.last[i] if buffers.last else None
             trace = stages.Trace(moved.update, moved.denominator, last)
@@ -168,15 +172,16 @@ class Job:
             else:
                 signed = -self.grad_scale if settings["maximize"] else self.grad_scale
                 eps = settings.get("eps", 0.0)
-                stages.gather(self._target[i], grad, param, trace, signed, moved.rate, eps)
+                dtype = param.dtype if masters else kept.dtype
+                stages.gather(self._target[i], grad, param, trace, signed, moved.rate, eps, dtype)
             if last is not None and self._recorder.is_followed(self.updates):
                 calls.append(copying(last, moved.update))
         if options.zero_grads:
-            calls.append(copying(grad, 0))
-        return new, calls
+            calls += [copying(own_grad, 0) for own_grad in self.grads[i : i + 1] if own_grad is not None]
+        return new if masters else formats.decode(kept), calls
 
     def _follow(self, i: int, param: Array) -> list[Call]:
-        """What follows the parameter of tensor i, whether it was updated or not."""
+        """What follows the numbers of tensor i, whether they were updated or not."""
         buffers, calls = self.buffers, []
         if buffers.ema:
             average = buffers.ema[i].copy()
@@ -184,7 +189,7 @@ class Job:
             calls.append(copying(buffers.ema[i], average))
         if buffers.copies:
             copied = np.empty_like(buffers.copies[i])
-            stages.copy_into(copied, param, buffers.copy_dtypes[i])
+            stages.copy_into(copied, param)
             calls.append(copying(buffers.copies[i], copied))
         return calls
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +53,20 @@ class Optimizer(Surroundings):
     ----------
     params
         An array, a sequence of arrays or of pairs (name, array), a mapping name -> array, or a list of groups
-        ``{"params": any of these, "lr": ...}``. C-contiguous float32 or float64 arrays, which are updated in place.
+        ``{"params": any of these, "lr": ...}``. C-contiguous arrays of float32, float64, float16, or bfloat16 (of
+        ml_dtypes), which are updated in place; those of 16 bits, and their states, are computed in float32 and rounded.
         Tensors may differ in dtype and shape. Names, given for all or for none, stand in errors and checkpoints, and
         in their group as ``"param_names"``. Other keys of a group are kept and saved as they are.
     grads
         None, or gradients to bind: a bare array for a bare array, a mapping for a mapping, otherwise a flat sequence
-        across all groups. Each has the dtype and shape of its parameter. A None among them skips that tensor.
+        across all groups. Each has the shape of its parameter, and float64 where that has; otherwise any of the other
+        dtypes. A None among them skips that tensor.
 
-    clip_norm, clip_value, nonfinite, zero_grads, ema, ema_dtype, copy_to, stats
+    clip_norm, clip_value, nonfinite, zero_grads, ema, ema_dtype, copy_to, master, uint16, stats
         Keywords of every optimizer for what surrounds the update and happens in the same pass. Order: gradient *
         grad_scale, sign (maximize), norm, finiteness, clip_value, clip_norm, coupled decay, update; then statistics,
-        averages, copies, zeroing. All but ema, ema_dtype and copy_to are attributes that may be changed between steps,
-        too, and so is the decay, as ``ema_decay``.
+        averages, copies, zeroing. All but ema, ema_dtype, copy_to, master and uint16 are attributes that may be changed
+        between steps, too, and so is the decay, as ``ema_decay``.
 
         - ``clip_norm=c``: gradients of all groups are scaled by min(1, c / (norm + 1e-6)), norm over all of them as
           clip_value left them, ``report.limited_norm``.
@@ -84,6 +87,12 @@ class Optimizer(Surroundings):
         - ``copy_to=arrays``: like params, of dtype float32, float16, bfloat16 (ml_dtypes) or uint16 (the bits of
           bfloat16); hold the rounded parameters from now on: after each update, of all parameters, after loading, and
           inside ``use_ema``, where they hold the averages. ``refresh_copies()`` after you wrote parameters yourself.
+        - ``master="float32"|"split"``: parameters of 16 bits, and their states, are kept in float32 from step to step.
+          "float32": in ``state[i]["master"]``, from which each step rounds the parameter; one that you have written
+          yourself wins. "split", for bfloat16: in two halves, the parameter itself, which is the bfloat16 nearest to
+          it (at exact ties the one away from zero), and ``state[i]["remainder"]``; the same bits in two bytes less per
+          element. Call ``params_changed()`` after you wrote parameters yourself.
+        - ``uint16="bfloat16"``: arrays of uint16 are the bits of bfloat16.
         - ``stats=True|k|"norms"``: statistics on every, or every k-th, update; see ``lrfast.stats``.
 
     Every number among the hyper-parameters may be a schedule, that is any callable s(t) of the completed updates t.
@@ -139,6 +148,8 @@ class Optimizer(Surroundings):
             averages=options.ema is not None,
             ema_dtype=options.ema_dtype,
             zero_grads=options.zero_grads,
+            master=options.master,
+            uint16=options.uint16,
         )
         settings.find_scheduled()
         counters = {"steps": bound.steps, "updates": bound.updates, "skipped": bound.skipped}
@@ -298,11 +309,8 @@ class Optimizer(Surroundings):
             calls += settings.accepting(i, loaded, plan)
         for index, group in enumerate(buffers.groups):
             for i in range(group.first, group.stop):
-                for name, own in buffers.states[i].items():
-                    initial = self.initial(name, saved.settings[index])
-                    calls.append(
-                        copying(own, saved.arrays[i].get(name, buffers.params[i] if initial is None else initial))
-                    )
+                initial = partial(self.initial, settings=saved.settings[index])
+                calls += buffers.restoring(i, saved.arrays[i], initial, saved.updates)
                 for name, number in buffers.carried_of(i).items():
                     calls.append(copying(number, saved.carried[i].get(name, self.initial(name, saved.settings[index]))))
         for own, average in zip(buffers.ema or [], saved.averages or [], strict=True):
@@ -311,7 +319,7 @@ class Optimizer(Surroundings):
         calls += setting(plan, {"updates": saved.updates})
         recorder = recorder_of(self._options, buffers)
         calls += recording(self._options, recorder, buffers, plan)
-        calls += buffers.refreshing_copies()
+        calls += buffers.refreshing_copies([array.get("master") for array in saved.arrays])
         at_once([*calls, *setting(self, {"_recorder": recorder})])
 
     def save(self, path: archive.Path) -> None:
@@ -380,7 +388,7 @@ class Optimizer(Surroundings):
             settings.restore(group, schedules, known)
         bound: Snapshot = saved["bound"]
         states = [
-            {name: state_array(param, array, slot) for slot, (name, array) in enumerate(arrays.items())}
+            {name: state_array(param, array, slot, array.dtype) for slot, (name, array) in enumerate(arrays.items())}
             for param, arrays in zip(bound.params, bound.states, strict=True)
         ]
         ema = [average_array(param, average) for param, average in zip(bound.params, bound.ema, strict=False)]

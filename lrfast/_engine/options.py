@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from . import checks, fit
+from . import checks, fit, formats
 from .averages import Decay, checked_decay
 from .further_keys import WAYS_TO_RUN, way_to_run
 
@@ -24,6 +24,8 @@ class StepOptions(TypedDict, total=False):
     ema: Decay | None
     ema_dtype: Any
     copy_to: Any
+    master: str | None
+    uint16: str | None
     stats: bool | int | str
     foreach: bool | None
     fused: bool | None
@@ -35,6 +37,7 @@ class StepOptions(TypedDict, total=False):
 class Options:
     """Checked.
 
+    ``master`` is that of parameters of 16 bits, ``uint16`` what arrays of uint16 are, None for nothing;
     ``ema`` is the decay or its schedule, ``ema_dtype`` None for the parameter's; ``every``: all statistics on every so
     many updates, 0 for none.
     """
@@ -45,6 +48,8 @@ class Options:
     zero_grads: bool = False
     ema: Decay | None = None
     ema_dtype: str | None = None
+    master: str | None = None
+    uint16: str | None = None
     every: int = 0
     norms: bool = False
 
@@ -125,6 +130,15 @@ def _checked_policy(name: str, value: Any) -> str:
     return value
 
 
+def _one_of(*words: str) -> Callable[[str, Any], str | None]:
+    def check(name: str, value: Any) -> str | None:
+        if value is not None and (not isinstance(value, str) or value not in words):
+            raise ValueError(f"{name}: expected None or {' or '.join(map(repr, words))}, got {value!r}")
+        return value
+
+    return check
+
+
 def _checked_switch(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected True or False, got {value!r}")
@@ -162,4 +176,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "zero_grads": _checked_switch,
     "ema": lambda name, value: None if value is None else checked_decay(name, value),
     "ema_dtype": _checked_dtype,
+    "master": _one_of(*formats.MASTERS),
+    "uint16": _one_of("bfloat16"),
 }

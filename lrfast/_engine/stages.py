@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import formats
 from .arithmetic import Array, towards
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
 
 TILE, LANES, SAMPLES = 1024, 32, 16
 BINS, FIRST_RATE = 64, -32
-_CHUNK = 1 << 16  # elements: what copies need on the way stays in the cache
 
 FIELDS = (
     *("elements", "grad_sq", "param_sq", "update_sq", "grad_update", "grad_last", "grad_max", "update_max", "rate_max"),
@@ -111,22 +111,15 @@ def average(ema: Array, param: Array, decay: float) -> None:
     ema[...] = param if weight == 1 else towards(ema, param.astype(ema.dtype, copy=False), weight)
 
 
-def copy_into(copy: Array, param: Array, name: str) -> None:
-    """copy = param by way of float32, rounded to nearest even; name: "float32", "float16" or "bfloat16"."""
+def copy_into(copy: Array, param: Array) -> None:
+    """copy = param by way of float32, rounded to nearest even."""
     source, target = param.reshape(-1), copy.reshape(-1)
-    for first in range(0, source.size, _CHUNK):
-        _round_into(target[first : first + _CHUNK], source[first : first + _CHUNK], name)
+    for first in range(0, source.size, formats.CHUNK):
+        _round_into(target[first : first + formats.CHUNK], source[first : first + formats.CHUNK])
 
 
-def _round_into(copy: Array, param: Array, name: str) -> None:
-    single = param.astype(np.float32)
-    if name != "bfloat16":
-        copy[...] = single.astype(name)
-        return
-    word = single.view(np.uint32)
-    rounded = (word + np.uint32(0x7FFF) + (word >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-    quiet = word >> np.uint32(16) | np.uint32(0x40)
-    copy.view(np.uint16)[...] = np.where(np.isnan(single), quiet, rounded).astype(np.uint16)
+def _round_into(copy: Array, param: Array) -> None:
+    copy[...] = formats.encode(param.astype(np.float32), copy.dtype)
 
 
 # ---- statistics ------------------------------------------------------------------------------------------------
@@ -143,8 +136,20 @@ def gather_norms(row: Array, grad: Array, before: Array, trace: Trace) -> None:
     _write(row, values)
 
 
-def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, rate: float, eps: float) -> None:
-    """Fills all of ``row``: FIELDS, the histogram, LATER. scale: with the sign of maximize; rate: lr of this update."""
+def gather(
+    row: Array,
+    grad: Array,
+    before: Array,
+    trace: Trace,
+    scale: float,
+    rate: float,
+    eps: float,
+    dtype: np.dtype[Any],
+) -> None:
+    """Fills all of ``row``: FIELDS, the histogram, LATER.
+
+    scale: with the sign of maximize; rate: lr of this update; dtype: in which parameters are kept.
+    """
     gather_norms(row, grad, before, trace)
     c = grad.dtype.type
     u = trace.update
@@ -162,7 +167,7 @@ def gather(row: Array, grad: Array, before: Array, trace: Trace, scale: float, r
         "nan": int(np.count_nonzero(np.isnan(grad))),
         "inf": int(np.count_nonzero(np.isinf(grad))),
         "zero": int(np.count_nonzero(grad == 0)),
-        "lost": int(np.count_nonzero((u != 0) & (before - u == before))),
+        "lost": int(np.count_nonzero((u != 0) & (formats.decode(formats.encode(before - u, dtype)) == before))),
         "turned": math.nan if w is None else int(np.count_nonzero(((s < 0) & (w > 0)) | ((s > 0) & (w < 0)))),
         "eps_dominates": int(np.count_nonzero(d < 2 * c(eps))),
         "dead": int(np.count_nonzero(~np.isfinite(d) & np.isfinite(grad))),

@@ -116,6 +116,21 @@ class Surroundings(Family):
         """Steps skipped so far because a gradient was not finite."""
         return int(self._plan.skipped)
 
+    def params_changed(self) -> None:
+        """Say that something else than a step has written parameters: a checkpoint of the model, an average.
+
+        The parameter wins: its master becomes what it is, where it is no longer what that rounds to; remainders of
+        ``master="split"`` become 0, all but those of a parameter that is again what ``load_state_dict`` had made of it.
+        Moments stay; ``copy_to`` is refreshed. With ``master="float32"`` the next step would see it by itself.
+        """
+        self._plan.held().run(self._follow_params)
+
+    def _follow_params(self) -> None:
+        buffers = self._buffers
+        buffers.check_params()
+        buffers.check_copies()
+        at_once(buffers.following_params(self.updates))
+
     def use_ema(self) -> AbstractContextManager[Any]:
         """``with optimizer.use_ema(): ...``: inside, parameters and averages have changed places, for an evaluation.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import formats
 from .._engine.arithmetic import Array
 from .._engine.extra import import_extra
 from .._engine.optimizer import Optimizer
@@ -32,6 +33,11 @@ def extreme_curvatures(optimizer: Optimizer, gradient: Callable[[Any], Any]) -> 
         from scipy.sparse.linalg import LinearOperator, eigsh
 
     params = params_of(optimizer)
+    for param in params:
+        if formats.is_coded(param.dtype):
+            raise TypeError(
+                f"gradient: expected parameters of float32 or float64, to differentiate by, got {param.dtype}"
+            )
     signs = [-1.0 if group["maximize"] else 1.0 for group in optimizer.param_groups for _ in group["params"]]
     start = [param.astype(np.float64) for param in params]
     size = sum(param.size for param in params)

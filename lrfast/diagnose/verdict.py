@@ -49,7 +49,7 @@ CURES = {
     "overflowed": "Limit gradients before they are squared (clip_norm or clip_value), or lower the scale of the loss; "
     'nonfinite="skip" or "raise" refuses such gradients. What is infinite stays so: go back to a checkpoint, or write '
     "0 into it (optimizer.state).",
-    "lost_updates": "Keep the parameters in float64 (or a float32 master copy of lower precision), or rescale them: "
+    "lost_updates": "Keep the parameters in float64 (of 16 bits: master='float32' or 'split'), or rescale them: "
     "the updates are smaller than their spacing.",
     "mismatch": "Check the sign of the gradient, that loss and gradient belong to the same function, data and unit, "
     "and what else moves the parameters (decoupled weight decay, projections).",

@@ -68,12 +68,24 @@ LRF_KERNELS_TARGET static void decode_float16(float *restrict out, const uint16_
  * value. */
 LRF_KERNELS_TARGET static void settle_bfloat16(float *restrict master, const uint16_t *restrict codes, size_t n)
 {
+    uint32_t different = 0;
+
+    for (size_t i = 0; i < n; i++)
+        different |= (uint32_t)(to_bfloat16(master[i]) ^ codes[i]);
+    if (different == 0)
+        return;
     for (size_t i = 0; i < n; i++)
         master[i] = to_bfloat16(master[i]) == codes[i] ? master[i] : from_bfloat16(codes[i]);
 }
 
 LRF_KERNELS_TARGET static void settle_float16(float *restrict master, const uint16_t *restrict codes, size_t n)
 {
+    uint32_t different = 0;
+
+    for (size_t i = 0; i < n; i++)
+        different |= (uint32_t)(to_float16(master[i]) ^ codes[i]);
+    if (different == 0)
+        return;
     for (size_t i = 0; i < n; i++)
         master[i] = to_float16(master[i]) == codes[i] ? master[i] : from_float16(codes[i]);
 }

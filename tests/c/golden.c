@@ -20,7 +20,7 @@ typedef struct variant {
     lrf_group group;
     double initial[4]; /* what states start at */
     double grad_scale, clip_norm;
-    int with_options;
+    int with_options, with_formats;
 } variant;
 
 /* From tests/variants.py: rules, flags and numbers as the Python package passes them. */
@@ -143,6 +143,93 @@ static void run_with_options(const variant *chosen, uint32_t dtype, uint32_t cop
            (unsigned long long)hash);
 }
 
+/* ---- with formats ---------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    uint8_t param, grad, states, master;
+} kinds[] = {
+    {"bf16", LRF_BFLOAT16, LRF_BFLOAT16, LRF_BFLOAT16, LRF_NATIVE},
+    {"f16", LRF_FLOAT16, LRF_FLOAT16, LRF_FLOAT16, LRF_NATIVE},
+    {"grad", LRF_NATIVE, LRF_BFLOAT16, LRF_NATIVE, LRF_NATIVE},
+    {"master", LRF_BFLOAT16, LRF_BFLOAT16, LRF_NATIVE, LRF_FLOAT32},
+    {"split", LRF_BFLOAT16, LRF_BFLOAT16, LRF_NATIVE, LRF_SPLIT},
+};
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
+
+static size_t format_size(uint8_t format)
+{
+    return format == LRF_NATIVE ? sizeof(float) : sizeof(uint16_t);
+}
+
+/* By way of the copies that a step makes. */
+static void encode(void *codes, uint8_t format, float *x)
+{
+    lrf_tensor tensor = {.param = x, .count = COUNT};
+    const lrf_outputs outputs = {.struct_size = sizeof outputs, .copy = codes, .copy_dtype = format};
+    lrf_group group;
+
+    if (format == LRF_NATIVE) {
+        memcpy(codes, x, COUNT * sizeof *x);
+        return;
+    }
+    lrf_group_init(&group, sizeof group, LRF_SGD);
+    group.tensors = &tensor;
+    group.count = 1;
+    group.outputs = &outputs;
+    CHECK(lrf_step(&group, 1, NULL, NULL) == LRF_OK);
+}
+
+static void run_with_formats(const variant *chosen, size_t kind)
+{
+    static float x[COUNT];
+    static uint32_t master[COUNT];
+    const lrf_rule_info *rule = find_rule((lrf_rule)chosen->group.rule);
+    const uint8_t param = kinds[kind].param, states = kinds[kind].states;
+    lrf_tensor tensor = {.param = memory[0], .grad = memory[1], .count = COUNT};
+    lrf_storage storage;
+    lrf_group group = chosen->group;
+    lrf_options options;
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    group.struct_size = sizeof group;
+    group.dtype = LRF_FLOAT32;
+    group.tensors = &tensor;
+    group.count = 1;
+    give_storage(&group, &storage);
+    storage.param_format = param;
+    storage.grad_format = kinds[kind].grad;
+    memset(storage.state_format, states, sizeof storage.state_format);
+    storage.master_format = kinds[kind].master;
+    storage.more[0] = kinds[kind].master ? master : NULL;
+    lrf_options_init(&options, sizeof options);
+    options.grad_scale = chosen->grad_scale;
+    for (size_t slot = 0; slot < BUFFERS; slot++) {
+        tensor.state[slot] = rule->state[slot] ? memory[2 + slot] : NULL;
+        for (size_t i = 0; i < COUNT; i++)
+            x[i] = (float)chosen->initial[slot];
+        encode(memory[2 + slot], states, x);
+    }
+    for (size_t i = 0; i < COUNT; i++)
+        x[i] = (float)number_at(LRF_FLOAT32, 0, i);
+    encode(memory[0], param, x);
+    memset(master, 0, sizeof master);
+    CHECK(lrf_reset_master(&group, 1, NULL) == LRF_OK);
+    for (uint64_t t = 1; t <= OPTION_UPDATES; t++) {
+        for (size_t i = 0; i < COUNT; i++)
+            x[i] = (float)gradient_at(LRF_FLOAT32, t, i);
+        encode(memory[1], kinds[kind].grad, x);
+        CHECK(lrf_step(&group, 1, &options, NULL) == LRF_OK);
+    }
+    hash = hash_elements(hash, tensor.param, format_size(param), COUNT);
+    for (size_t slot = 0; slot < BUFFERS; slot++)
+        if (tensor.state[slot])
+            hash = hash_elements(hash, tensor.state[slot], format_size(states), COUNT);
+    if (kinds[kind].master)
+        hash = hash_elements(hash, master, kinds[kind].master == LRF_SPLIT ? 2 : 4, COUNT);
+    printf("%s-%s %016llx\n", chosen->name, kinds[kind].name, (unsigned long long)hash);
+}
+
 static int is_chosen(const variant *candidate, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++)
@@ -158,7 +245,11 @@ int main(int argc, char **argv)
             puts(lrf_isa_name(i));
         return 0;
     }
-    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+        for (size_t kind = 0; kind < KINDS && variants[i].with_formats && is_chosen(&variants[i], argc, argv); kind++)
+            run_with_formats(&variants[i], kind);
+        if (variants[i].with_formats)
+            continue;
         for (uint32_t dtype = LRF_FLOAT32; dtype <= LRF_FLOAT64 && is_chosen(&variants[i], argc, argv); dtype++) {
             describe("%s", variants[i].name);
             if (variants[i].with_options) {
@@ -168,5 +259,6 @@ int main(int argc, char **argv)
             } else
                 run(&variants[i], dtype);
         }
+    }
     return result();
 }
