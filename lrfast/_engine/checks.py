@@ -52,7 +52,7 @@ def number(name: str, value: Any, where: str = "") -> float:
     allowed = _RANGE_OF[name]
     expected = allowed.words
     try:
-        x = real(value)
+        x = value if type(value) is float else real(value)
     except OverflowError:
         raise ValueError(f"{where}{name}: expected {expected}, got a larger one than floats can hold") from None
     except (TypeError, ValueError):
