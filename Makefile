@@ -65,6 +65,7 @@ bench-peers: $(VENV)-peers/installed
 	$(VENV)-peers/bin/python bench/peers/run_steps.py --json build/peers.json $(PEER_ARGUMENTS)
 	$(VENV)-peers/bin/python bench/peers/run_options.py --json build/options.json $(OPTION_ARGUMENTS)
 	$(VENV)-peers/bin/python bench/peers/draw_peers.py build/peers.json docs
+	$(VENV)-peers/bin/python bench/peers/run_torch.py --json build/torch.json $(TORCH_ARGUMENTS)
 
 $(VENV)-peers/installed: $(BUILD_INPUTS) $(wildcard lrfast/*.py lrfast/*/*.py lrfast/*/*/*.py)
 	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
