@@ -246,8 +246,6 @@ static void run_staged(const lrf_step_state *step, const lrf_tile_run *run, cons
 static void run_outputs(const lrf_step_state *step, const lrf_tile_run *run)
 {
     const size_t begin = run->first * LRF_TILE, n = lrf_elements_of(run->tensor, run->first, run->end);
-    lrf_slot *const slots = (lrf_slot *)step->options.work + run->index;
-
     float decoded[LRF_TILE];
 
     for (size_t done = 0; done < n; done += LRF_TILE) {
@@ -256,7 +254,7 @@ static void run_outputs(const lrf_step_state *step, const lrf_tile_run *run)
                       begin + done, rest);
     }
     for (size_t i = 0; has_statistics(&step->options) && i < run->end - run->first; i++)
-        slots[i] = empty_slot();
+        *(lrf_slot *)slot_at(step, run->index + i) = empty_slot();
 }
 
 static void run_update(const lrf_step_state *step, const lrf_tile_run *run, lrf_latest *latest)

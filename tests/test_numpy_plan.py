@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 TESTS = ["test_bad_input.py", "test_bad_settings.py", "test_checkpoint.py", "test_schedules.py", "test_optim.py"]
-TESTS += ["test_fixtures.py"]
+TESTS += ["test_fixtures.py", "test_formats.py"]
 # What only makes sense with an extension.
 OTHER = "not (gil or isa or fork or versions or interrupt)"
 

@@ -213,3 +213,5 @@ int main(int argc, char **argv)
     }
     return result();
 }
+
+LRF_END_OF_SOURCE

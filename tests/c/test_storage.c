@@ -483,3 +483,5 @@ int main(void)
     refusals();
     return result();
 }
+
+LRF_END_OF_SOURCE
