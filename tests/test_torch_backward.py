@@ -152,3 +152,22 @@ def test_other_arguments():
         step_in_backward(mine)
     with pytest.raises(ValueError, match="remove"):
         mine.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+
+
+@pytest.mark.parametrize(("clip_norm", "clip", "most"), [(None, "exact", 0), (1e9, "late", 0), (1e9, "exact", 6)])
+def test_how_many_gradients_are_there_at_a_time(clip_norm, clip, most):
+    """Beside the one that arrives."""
+    layers = [torch.nn.Linear(4, 4, bias=False) for _ in range(6)]
+    a = torch.nn.Sequential(*layers)
+    mine = lrfast.torch.SGD(a.parameters(), lr=0.1, clip_norm=clip_norm)
+    step_in_backward(mine, clip)
+    seen = []
+    for p in a.parameters():
+        p.register_hook(lambda _: seen.append(sum(q.grad is not None for q in a.parameters())))
+    for _ in range(3):
+        seen.clear()
+        a(torch.ones(2, 4)).sum().backward()
+        seen.append(sum(q.grad is not None for q in a.parameters()))
+        mine.step()
+        mine.zero_grad()
+    assert max(seen) == most
