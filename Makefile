@@ -6,13 +6,14 @@ BUILD_INPUTS := setup.py pyproject.toml MANIFEST.in $(wildcard src_c/*.c src_c/*
 	$(wildcard src_c/kernels/*.h src_c/rules/*.h) \
 	$(wildcard lrfast/*/*.pyx lrfast/*/*.pxd lrfast/lab/bench/*.pyx lrfast/lab/bench/*.h)
 
-.PHONY: help demo test check test-all test-torch mutants lint format bench bench-against bench-peers clean
+.PHONY: help demo test check test-all test-torch test-frameworks mutants lint format bench bench-against bench-peers clean
 
 help:
 	@echo "make demo    build, train on handwritten digits with every optimizer, show the result"
 	@echo "make test    the tests, in minutes: of each big matrix the line of the day"
 	@echo "make check   lint; other compilers, sanitizers, aarch64 under qemu; a line of flags, a line of versions"
 	@echo "make test-torch  the tests that need PyTorch, in an environment of its own"
+	@echo "make test-frameworks  ten steps under Lightning, Accelerate and transformers"
 	@echo "make test-all    every line of every matrix, in hours; goes on where it was cut off"
 	@echo "make mutants     whether the tests notice small mistakes in the sources; goes on as well"
 	@echo "make lint    style and types only;  make format repairs the style"
@@ -37,6 +38,12 @@ test-torch: $(VENV)-torch/installed
 	$(VENV)-torch/bin/python -m pytest tests/test_torch_*.py tests/test_with_torch.py tests/test_oracle.py \
 		tests/test_docs.py -k "torch or examples" \
 		$(PYTEST_ARGUMENTS)
+
+# And one for those who train with it; their tests are skipped where they are missing.
+test-frameworks: $(VENV)-torch/installed
+	test -x $(VENV)-frameworks/bin/python || $(PYTHON) -m venv $(VENV)-frameworks
+	$(VENV)-frameworks/bin/pip install --quiet torch==2.13.0 accelerate lightning transformers pytest pytest-xdist mpmath ml_dtypes
+	PYTHONPATH=. $(VENV)-frameworks/bin/python -m pytest tests/test_torch_frameworks.py
 
 mutants: $(VENV)/installed
 	$(BIN)/python tests/mutants.py all
