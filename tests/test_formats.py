@@ -425,6 +425,16 @@ REFUSED = {
         ValueError,
         "overlaps",
     ),
+    "a gradient of 16 bits for a function": (
+        lambda: lrfast.functional.sgd(np.ones(2, F32), np.ones(2, F16), step=1),
+        TypeError,
+        "grad: expected dtype float32 or float64, got float16",
+    ),
+    "a state of 16 bits for a function": (
+        lambda: lrfast.functional.sgd(np.ones(2, F32), np.ones(2, F32), np.ones(2, BF16), step=1, momentum=0.5),
+        TypeError,
+        "momentum_buffer: expected dtype float32 or float64, got bfloat16",
+    ),
     "a parameter as the reference's": (
         lambda: lrfast.reference.sgd(np.ones(2, F16), np.ones(2, F16), step=1),
         TypeError,

@@ -146,9 +146,10 @@ cdef uint8_t format_of(cnp.ndarray array) except? 255:
     return LRF_BFLOAT16
 
 
-cdef inline bint is_coded(int number) noexcept:
-    """Whether it is the number of a dtype that is decoded, as far as such were seen."""
-    return number == cnp.NPY_FLOAT16 or number == bfloat16_type
+cdef inline bint is_computed_in_float32(int number, bint has_bits) noexcept:
+    """Whether it is the number of such a dtype, as far as they were seen; has_bits: uint16 is one."""
+    return (number == cnp.NPY_FLOAT or number == cnp.NPY_FLOAT16 or number == bfloat16_type
+            or (has_bits and number == cnp.NPY_USHORT))
 
 
 cdef int set_number(lrf_group *group, str name, double value) except -1:
@@ -200,16 +201,25 @@ cdef int bind_formats(lrf_storage *storage, cnp.ndarray param, dict states, rule
 
 
 cdef inline bint fits(object x, cnp.ndarray param) noexcept:
-    """A gradient that the kernels can read as it is, shaped like its parameter."""
-    cdef int number, other
+    """An array that the kernels can read as it is, like its parameter."""
+    return is_shaped_like(x, param) and cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.PyArray_TYPE(param)
+
+
+cdef inline bint fits_in_its_format(object x, cnp.ndarray param, bint has_bits) noexcept:
+    """A gradient for which that is so once it is decoded."""
+    if not is_shaped_like(x, param):
+        return False
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>x), other = cnp.PyArray_TYPE(param)
+    return number == other or (is_computed_in_float32(number, has_bits) and is_computed_in_float32(other, has_bits))
+
+
+cdef inline bint is_shaped_like(object x, cnp.ndarray param) noexcept:
+    """A contiguous array of its shape."""
     if not (cnp.PyArray_CheckExact(x) or type(x) is memmap):  # isinstance may run code of the user
         return False
     cdef cnp.ndarray array = <cnp.ndarray>x
     cdef int n = cnp.PyArray_NDIM(array), i
     if not cnp.PyArray_ISCARRAY_RO(array):
-        return False
-    number, other = cnp.PyArray_TYPE(array), cnp.PyArray_TYPE(param)
-    if number != other and not (is_coded(number) and (other == cnp.NPY_FLOAT or is_coded(other))):
         return False
     if n != cnp.PyArray_NDIM(param):
         return False
@@ -339,6 +349,7 @@ cdef class Plan:
     cdef bint busy, stepping, scheduled, zero_grads, has_work, recorded, last_skipped, has_scheduled_decay
     cdef bint is_short            # its steps keep the GIL
     cdef bint carries             # numbers of its rules, from step to step
+    cdef bint has_bits            # uint16 is bfloat16
     cdef uint64_t set_at, decay_at, turns
     cdef unsigned taken_in        # forks of the process before it was taken
     cdef public uint64_t updates, skipped
@@ -365,6 +376,7 @@ cdef class Plan:
         if (self.groups == NULL or self.tensors == NULL or self.outputs == NULL or self.stats == NULL
                 or self.storage == NULL or self.types == NULL):
             raise MemoryError()
+        self.has_bits = "uint16" in buffers.dtypes
         self.carries = any(group.rule.carried for group in buffers.groups)
         self.is_short = sum(param.size for param in self.params) <= MOST_OF_SHORT
         self.news.struct_size = self.last_report.struct_size = sizeof(lrf_report)
@@ -767,7 +779,7 @@ cdef class Plan:
         if len(grads) != self.tensor_count:
             self.buffers.check_grads(grads, self.zero_grads)
         for i in range(self.tensor_count):
-            if grads[i] is not None and not (fits(grads[i], <cnp.ndarray>self.params[i])
+            if grads[i] is not None and not (fits_in_its_format(grads[i], <cnp.ndarray>self.params[i], self.has_bits)
                                              and (not self.zero_grads or cnp.PyArray_ISCARRAY(<cnp.ndarray>grads[i]))):
                 self.buffers.check_grads(grads, self.zero_grads)  # of all: what is not seen here is right, or refused
                 break
