@@ -692,7 +692,7 @@ def test_subclasses_with_memory_elsewhere_are_refused():
     assert torch.equal(p.detach(), torch.zeros(3))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("Adagrad", "Rprop")])
+@pytest.mark.parametrize("name", NAMES)
 def test_fallback_for_those_alone(name):
     """A bfloat16 parameter, and one whose gradients have another layout."""
     params = [[torch.nn.Parameter(torch.ones(3, 3)), torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))]]
