@@ -636,6 +636,12 @@ def test_parameters_that_are_refused(kind):
     optimizer = ours("Adam", [good, frozen])  # as long as nobody asks for its update
     good.grad = torch.ones(2)
     optimizer.step()
+    optimizer.step()
+    before = good.detach().clone()
+    frozen.requires_grad_().grad = frozen.detach()
+    with pytest.raises(error, match=rf"params\[1\]: .*{words}"):
+        optimizer.step()
+    assert torch.equal(good, before)
 
 
 BAD_GRADIENTS = {

@@ -170,7 +170,7 @@ class Optimizer(torch.optim.Optimizer):
             self._follow()
         binding = self._binding
         grads = None if binding is None or binding.state is not self.state else binding.reader.read(self.state)
-        if grads is None:
+        if grads is None or (self._other is None and binding is not None and binding.has_more_gradients()):
             binding, grads = self._read_anew()
         assert binding is not None
         if not binding.take_settings():

@@ -111,6 +111,10 @@ class Binding:
             if p.grad is not None:
                 yield label, p, reason
 
+    def has_more_gradients(self) -> bool:
+        """Whether there are gradients of parameters that are not updated here."""
+        return any(p.grad is not None for _, p, _ in self.others)
+
     def slowly_read(self) -> list[Array | None]:
         """An array over each gradient; a copy of one that is a view of negative numbers."""
         grads = [p.grad for p in self.params]
