@@ -141,6 +141,15 @@ def test_what_needs_all_gradients_is_refused(more):
         step_in_backward(ours("Adam", model().parameters(), **more))
 
 
+def test_a_parameter_that_was_converted_is_refused():
+    a = model()
+    mine = ours("Adam", a.parameters())
+    step_in_backward(mine)
+    a.bfloat16()
+    with pytest.raises(ValueError, match=r"params\[\d\]: expected dtype float32 or float64, got bfloat16"):
+        a(torch.ones(2, 4, dtype=torch.bfloat16)).sum().backward()
+
+
 def test_other_arguments():
     mine = ours("Adam", model().parameters())
     with pytest.raises(ValueError, match="clip: expected"):

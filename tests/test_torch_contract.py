@@ -787,6 +787,9 @@ def test_threads_are_theirs(monkeypatch):
     finally:
         torch.set_num_threads(theirs_before)
     assert seen == [before + 1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)  # more than lrfast has
+    mine.step()
+    assert seen == [before + 1, 256]
     assert lrfast.get_num_threads() == before
 
 

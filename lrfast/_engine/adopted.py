@@ -130,7 +130,7 @@ def states(optimizer: Optimizer) -> list[dict[str, Array]]:
 
 def step(optimizer: Optimizer, grads: list[Array | None], grad_scale: float, n: int) -> None:
     """A step on n threads."""
-    before = threads.get_num_threads()
+    before, n = threads.get_num_threads(), min(n, threads._MAX_THREADS)
     if n == before:
         return optimizer.step(grads, grad_scale=grad_scale)
     threads.set_num_threads(n)

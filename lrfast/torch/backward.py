@@ -77,6 +77,9 @@ class InBackward:
                 f"{one.label}: expected one gradient before step(), got another: gradients cannot accumulate while "
                 "step_in_backward updates as they arrive"
             )
+        reason = layout.why_not(p)
+        if reason is not None:
+            raise ValueError(f"{one.label}: {reason}")
         reason = layout.why_no_gradient(grad, p) if grad is not None else None
         if reason is not None:
             raise ValueError(f"{one.label.replace('params', 'grads', 1)}: {reason}")
