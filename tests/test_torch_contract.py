@@ -771,6 +771,8 @@ def test_it_is_not_kept_alive_by_itself():
 
 def test_threads_are_theirs(monkeypatch):
     """torch.get_num_threads() holds for a step, and lrfast's own number comes back."""
+    if lrfast.available_isas() == ("numpy",):
+        pytest.skip("without the extension there is one thread")
     seen = []
     a = model()
     mine = ours("Adam", a.parameters())
