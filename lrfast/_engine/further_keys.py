@@ -20,6 +20,7 @@ WAYS_TO_RUN: Mapping[str, tuple[bool | None, ...]] = {
 
 OF_THE_OPTIMIZER = frozenset(
     {"clip_norm", "clip_value", "nonfinite", "zero_grads", "ema", "ema_decay", "ema_dtype", "copy_to", "stats", "grads"}
+    | {"master", "uint16"}
 )
 """What is said once for all groups."""
 
