@@ -75,7 +75,7 @@ def test_formats_do_not_multiply_kernels(objects):
     for path in objects:
         lines = run(["nm", "-P", path]).splitlines() if path.name.startswith("kernels_") else []
         names = {line.split()[0].partition(".")[0].removesuffix("_loop") for line in lines if " t " in line}
-        if names:
+        if names & rules:  # those of this architecture; sanitizers add functions to every file
             looked_at += 1
             assert {name for name in names if begins_like_a_rule.match(name)} == rules, path.name
             assert {name for name in names if "float" in name} - {
